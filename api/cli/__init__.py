@@ -1,0 +1,1 @@
+"""The `shikaku` command, one file a subcommand."""

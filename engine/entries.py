@@ -1,0 +1,101 @@
+"""Owns how a person becomes index entries: the one function behind import, recovery, rebuild and fsck.
+
+An entry is a 128-bit keyed hash of one identifier plus what a slot of the index can hold. Layouts are drawn in
+docs/FORMATS.md; reasons are in docs/design/0001-store-and-index.md.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from engine import days
+from engine.keys import Keys
+from engine.records import Certificate, Person, Qualification, State
+
+CARD: Final = 1
+CERTIFICATE: Final = 2
+PERSON: Final = 3
+LINK: Final = 4
+
+ENTRY_DTYPE: Final = np.dtype(
+    [("hash", "V16"), ("gained", "<u2"), ("lost", "<u2"), ("aux", "<u2"), ("kind", "<u2")]
+)
+ENTRY_BYTES: Final = ENTRY_DTYPE.itemsize
+assert ENTRY_BYTES == 24
+
+# aux of every entry: the two low bits belong to the table (ext/probe) and are 0 here.
+#   CARD, PERSON   bits 9-15 branch (0-99, 127 = none), 8 RECORD, 5-7 loss, 4 CANCELLED, 3 PENDING, 2 MULTI
+#   CERTIFICATE    bits 2-15 expiry: days since EXPIRY_BASE + 2; 0 = read the record, 1 = revoked
+#   LINK           0
+AUX_SHIFT_BRANCH: Final = 9
+BRANCH_NONE: Final = 127
+AUX_RECORD: Final = 1 << 8
+AUX_SHIFT_LOSS: Final = 5
+AUX_CANCELLED: Final = 1 << 4
+AUX_PENDING: Final = 1 << 3
+AUX_MULTI: Final = 1 << 2
+"""This person holds more than one qualification: the PERSON entries have them all."""
+
+LOSS_CODES: Final = {"": 0, "01": 1, "02": 2, "03": 3, "99": 4}
+EXPIRY_BASE: Final = days.parse_iso("2016-01-01")
+"""Cards with these certificates were first issued in January 2016."""
+EXPIRY_RECORD: Final = 0
+EXPIRY_REVOKED: Final = 1
+EXPIRY_MAX: Final = 2**14 - 1
+
+GAINED_SEE_PERSON: Final = days.NO_DAY
+"""`gained` of a CERTIFICATE entry whose holder's qualifications are in the PERSON entries (or are none)."""
+
+
+def card_aux(qualification: Qualification, multi: bool) -> int:
+    """The 16 bits beside the dates of a CARD or PERSON entry."""
+    branch = int(qualification.branch) if qualification.branch else BRANCH_NONE
+    aux = branch << AUX_SHIFT_BRANCH | LOSS_CODES[qualification.loss_reason] << AUX_SHIFT_LOSS
+    if qualification.state is State.PENDING:
+        aux |= AUX_PENDING
+    elif qualification.state is State.CANCELLED:
+        aux |= AUX_CANCELLED
+    return aux | AUX_MULTI if multi else aux
+
+
+def certificate_aux(certificate: Certificate) -> int:
+    """The 16 bits beside the dates of a CERTIFICATE entry: when it expires, or that the record must say."""
+    if certificate.revoked:
+        return EXPIRY_REVOKED << 2
+    expiry = certificate.expires_on - EXPIRY_BASE + 2
+    return (expiry if EXPIRY_REVOKED < expiry <= EXPIRY_MAX else EXPIRY_RECORD) << 2
+
+
+def entries_of(keys: Keys, number: int, person: Person) -> bytes:
+    """All index entries of one person, sorted, as packed ENTRY_DTYPE (24 bytes each).
+
+    A person is *simple* with exactly one qualification that is confirmed; the certificate's entry then holds that
+    one's days. Otherwise it says "see the PERSON entries", of which there is one for each qualification.
+    """
+    held = person.qualifications
+    multi = len(held) > 1
+    simple = not multi and len(held) == 1 and held[0].state is State.CONFIRMED
+    packed = []
+    for q in held:
+        gained, lost, aux = days.pack(q.gained_on), days.pack(q.lost_on), card_aux(q, multi)
+        card = keys.card_hash(q.insurer_number, person.birth_date, q.symbol_key, q.number_key)
+        packed.append(pack_entry(card, gained, lost, aux, CARD))
+        if not simple and (multi or person.certificates):
+            packed.append(pack_entry(keys.person_hash(number), gained, lost, aux, PERSON))
+    for c in person.certificates:
+        gained, lost = (
+            (days.pack(held[0].gained_on), days.pack(held[0].lost_on)) if simple else (GAINED_SEE_PERSON, 0)
+        )
+        packed.append(
+            pack_entry(keys.certificate_hash(c.issuer, c.serial), gained, lost, certificate_aux(c), CERTIFICATE)
+        )
+    if person.link_code:
+        packed.append(pack_entry(keys.link_hash(person.link_code), 0, 0, 0, LINK))
+    return b"".join(sorted(set(packed)))
+
+
+def pack_entry(digest: bytes, gained: int, lost: int, aux: int, kind: int) -> bytes:
+    """One entry: 16 bytes of hash, then four little-endian u16."""
+    return digest + (gained | lost << 16 | aux << 32 | kind << 48).to_bytes(8, "little")

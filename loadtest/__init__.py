@@ -1,0 +1,1 @@
+"""Asks from outside: talks bytes over sockets and imports nothing of ours."""

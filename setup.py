@@ -1,0 +1,56 @@
+"""Owns what pyproject.toml cannot say: the compiled modules, their directives and the build modes.
+
+`SHIKAKU_BUILD` chooses the mode: `release` (default), `debug` (-O0, symbols), `asan` (address and
+undefined-behaviour sanitizers), `trace` (line tracing for coverage and profilers).
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+MODE = os.environ.get("SHIKAKU_BUILD", "release")
+COMMON = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-cast-function-type"]
+if os.environ.get("CI"):
+    COMMON.append("-Werror")
+FLAGS = {
+    "release": (["-O3", "-g1", "-fno-plt"], []),
+    "debug": (["-O0", "-g3"], []),
+    "asan": (["-O1", "-g3", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"], ["-fsanitize=address,undefined"]),
+    "trace": (["-O1", "-g3", "-DCYTHON_TRACE_NOGIL=1"], []),
+}
+if MODE not in FLAGS:
+    sys.exit(f"SHIKAKU_BUILD={MODE!r} is unknown; choose one of: {', '.join(FLAGS)}")
+
+compile_flags, link_flags = FLAGS[MODE]
+extensions = [
+    Extension(
+        f"ext.{source.stem}",
+        [str(source)],
+        include_dirs=[numpy.get_include()],
+        extra_compile_args=COMMON + compile_flags,
+        extra_link_args=link_flags,
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    )
+    for source in sorted(Path("ext").glob("*.pyx"))
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+            "embedsignature": True,
+            "linetrace": MODE == "trace",
+        },
+        annotate=bool(os.environ.get("SHIKAKU_ANNOTATE")),
+        build_dir="build/cython",
+    )
+)
