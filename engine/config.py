@@ -1,0 +1,98 @@
+"""Owns the settings: one frozen value from a TOML file and the environment; nothing else reads os.environ.
+
+Order of precedence: what the command line gives, then `SHIKAKU_<NAME>` in the environment, then the TOML file,
+then the defaults below. An unknown or out-of-range setting is a ConfigError that names it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from engine.errors import ConfigError
+
+CheckDigitPolicy = Literal["warn", "error"]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All settings. Paths may be relative to the working directory; ports of 0 let the system choose."""
+
+    data_dir: Path = Path("var/data")
+    """The LMDB store, feed spool, and index snapshot."""
+    key_file: Path = Path("var/master.key")
+    """The master key; keep it outside data_dir."""
+    index_dir: Path | None = None
+    """Where the live index is mapped; None: a folder on /dev/shm named after the store."""
+    host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
+    """Callers are not authenticated yet, so only the loopback can be chosen."""
+    port: Port = 8443
+    """Checks; the registry listens on registry_port, or port + 1."""
+    registry_port: Port | None = None
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
+    """Check workers; None: one for each core."""
+    map_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 44)] = 1 << 38
+    """Upper bound of the store's size (address space, not disk)."""
+    index_keys: Annotated[int, msgspec.Meta(ge=64, le=2**32)] = 1 << 20
+    """Keys that a new index has room for before it first grows."""
+    inquiry_check_digits: CheckDigitPolicy = "warn"
+    """A wrong check digit on an inquiry: a warning in the answer, or an error."""
+    registration_check_digits: CheckDigitPolicy = "error"
+    """A wrong check digit on a registration: a row error, or accepted and counted."""
+    drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
+    """How long a stopping process waits for requests under way."""
+    clock_fixed_ms: int | None = None
+    """Freezes the clock (tests and replays): milliseconds since 1970-01-01T00:00Z."""
+
+    @property
+    def store_dir(self) -> Path:
+        """The LMDB environment."""
+        return self.data_dir / "store"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Uploaded and staged feeds; emptied at every start of the writer."""
+        return self.data_dir / "spool"
+
+    @property
+    def snapshot_file(self) -> Path:
+        """The index as last saved to disk."""
+        return self.data_dir / "index.snapshot"
+
+    @property
+    def registry_port_or_next(self) -> int:
+        """The registry's port."""
+        if self.registry_port is not None:
+            return self.registry_port
+        return self.port + 1 if self.port else 0
+
+    @property
+    def worker_count(self) -> int:
+        """Check workers to run."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def load(
+    file: Path | None = None, *, environ: Mapping[str, str] | None = None, **overrides: object
+) -> Config:
+    """Read the settings. Overrides with value None count as not given. Raises ConfigError."""
+    given: dict[str, Any] = {}
+    if file is not None:
+        try:
+            given.update(tomllib.loads(file.read_text("utf-8")))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"the settings file cannot be read: {type(error).__name__}", field=str(file)) from None
+    for name in Config.__struct_fields__:
+        value = (os.environ if environ is None else environ).get(f"SHIKAKU_{name.upper()}")
+        if value is not None:
+            given[name] = value
+    given.update({name: value for name, value in overrides.items() if value is not None})
+    try:
+        return msgspec.convert(given, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"a setting is unknown or out of range: {error}") from None
