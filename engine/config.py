@@ -93,6 +93,12 @@ def load(
             given[name] = value
     given.update({name: value for name, value in overrides.items() if value is not None})
     try:
-        return msgspec.convert(given, Config, strict=False)
+        return msgspec.convert(given, Config, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(f"a setting is unknown or out of range: {error}") from None
+
+
+def _decode(wanted: type, value: object) -> object:
+    if wanted is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise TypeError(f"expected {wanted.__name__}")
