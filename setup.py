@@ -19,7 +19,10 @@ if os.environ.get("CI"):
 FLAGS = {
     "release": (["-O3", "-g1", "-fno-plt"], []),
     "debug": (["-O0", "-g3"], []),
-    "asan": (["-O1", "-g3", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"], ["-fsanitize=address,undefined"]),
+    "asan": (
+        ["-O1", "-g3", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"],
+        ["-fsanitize=address,undefined"],
+    ),
     "trace": (["-O1", "-g3", "-DCYTHON_TRACE_NOGIL=1"], []),
 }
 if MODE not in FLAGS:

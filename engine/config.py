@@ -77,9 +77,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.workers or len(os.sched_getaffinity(0))
 
 
-def load(
-    file: Path | None = None, *, environ: Mapping[str, str] | None = None, **overrides: object
-) -> Config:
+def load(file: Path | None = None, *, environ: Mapping[str, str] | None = None, **overrides: object) -> Config:
     """Read the settings. Overrides with value None count as not given. Raises ConfigError."""
     given: dict[str, Any] = {}
     if file is not None:

@@ -19,9 +19,7 @@ CERTIFICATE: Final = 2
 PERSON: Final = 3
 LINK: Final = 4
 
-ENTRY_DTYPE: Final = np.dtype(
-    [("hash", "V16"), ("gained", "<u2"), ("lost", "<u2"), ("aux", "<u2"), ("kind", "<u2")]
-)
+ENTRY_DTYPE: Final = np.dtype([("hash", "V16"), ("gained", "<u2"), ("lost", "<u2"), ("aux", "<u2"), ("kind", "<u2")])
 ENTRY_BYTES: Final = ENTRY_DTYPE.itemsize
 assert ENTRY_BYTES == 24
 
@@ -85,9 +83,7 @@ def entries_of(keys: Keys, number: int, person: Person) -> bytes:
         if not simple and (multi or person.certificates):
             packed.append(pack_entry(keys.person_hash(number), gained, lost, aux, PERSON))
     for c in person.certificates:
-        gained, lost = (
-            (days.pack(held[0].gained_on), days.pack(held[0].lost_on)) if simple else (GAINED_SEE_PERSON, 0)
-        )
+        gained, lost = (days.pack(held[0].gained_on), days.pack(held[0].lost_on)) if simple else (GAINED_SEE_PERSON, 0)
         packed.append(
             pack_entry(keys.certificate_hash(c.issuer, c.serial), gained, lost, certificate_aux(c), CERTIFICATE)
         )
