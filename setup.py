@@ -16,6 +16,7 @@ MODE = os.environ.get("SHIKAKU_BUILD", "release")
 COMMON = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-cast-function-type"]
 if os.environ.get("CI"):
     COMMON.append("-Werror")
+SANITIZERS = "-fsanitize=address,undefined"
 FLAGS = {
     "release": (["-O3", "-g1", "-fno-plt"], []),
     "debug": (["-O0", "-g3"], []),
