@@ -30,6 +30,7 @@ assert ENTRY_BYTES == 24
 AUX_SHIFT_BRANCH: Final = 9
 BRANCH_NONE: Final = 127
 AUX_RECORD: Final = 1 << 8
+"""Slots cannot tell this person's qualifications apart as the record can: decide from the record."""
 AUX_SHIFT_LOSS: Final = 5
 AUX_CANCELLED: Final = 1 << 4
 AUX_PENDING: Final = 1 << 3
@@ -75,21 +76,37 @@ def entries_of(keys: Keys, number: int, person: Person) -> bytes:
     held = person.qualifications
     multi = len(held) > 1
     simple = not multi and len(held) == 1 and held[0].state is State.CONFIRMED
+    slots = _slots(held, multi)
     packed = []
-    for q in held:
-        gained, lost, aux = days.pack(q.gained_on), days.pack(q.lost_on), card_aux(q, multi)
+    for q, (gained, lost, aux) in zip(held, slots, strict=True):
         card = keys.card_hash(q.insurer_number, person.birth_date, q.symbol_key, q.number_key)
         packed.append(pack_entry(card, gained, lost, aux, CARD))
         if not simple and (multi or person.certificates):
             packed.append(pack_entry(keys.person_hash(number), gained, lost, aux, PERSON))
     for c in person.certificates:
-        gained, lost = (days.pack(held[0].gained_on), days.pack(held[0].lost_on)) if simple else (GAINED_SEE_PERSON, 0)
+        gained, lost = slots[0][:2] if simple else (GAINED_SEE_PERSON, 0)
         packed.append(
             pack_entry(keys.certificate_hash(c.issuer, c.serial), gained, lost, certificate_aux(c), CERTIFICATE)
         )
     if person.link_code:
         packed.append(pack_entry(keys.link_hash(person.link_code), 0, 0, 0, LINK))
     return b"".join(sorted(set(packed)))
+
+
+def _slots(held: tuple[Qualification, ...], multi: bool) -> list[tuple[int, int, int]]:
+    """Gained, lost and aux of each qualification as a slot holds them.
+
+    Two qualifications that look alike in slots would count as one (entries are a set), and saturated days have lost
+    their order; one qualification alone can suffer neither.
+    """
+    slots = [(days.pack(q.gained_on), days.pack(q.lost_on), card_aux(q, multi)) for q in held]
+    if multi and (len(set(slots)) < len(slots) or any(map(_is_saturated, held))):
+        return [(gained, lost, aux | AUX_RECORD) for gained, lost, aux in slots]
+    return slots
+
+
+def _is_saturated(q: Qualification) -> bool:
+    return days.pack(q.gained_on) != q.gained_on or (q.lost_on is not None and days.pack(q.lost_on) != q.lost_on)
 
 
 def pack_entry(digest: bytes, gained: int, lost: int, aux: int, kind: int) -> bytes:
