@@ -1,0 +1,135 @@
+"""Owns durability of plain files: the only place that renames and fsyncs.
+
+What counts as durable here: the bytes of the file were synced, and so was the directory entry that names it. Both
+need their own fsync; a rename alone orders nothing.
+
+A sync that fails is never tried again: the kernel may have dropped the dirty pages and reported it once. The caller
+gets StoreFullError when space is the reason (nothing was replaced) and StorePoisonedError otherwise (reopen, recover).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.errors import StoreError, StoreFullError, StorePoisonedError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_TEMPORARY = ".tmp-"
+
+
+def is_full(code: int | None) -> bool:
+    """Whether an errno says that space (disk, quota, file size limit) ran out."""
+    return code in _FULL
+
+
+def error_of(error: OSError, what: str) -> StoreError:
+    """The StoreError that a failed write or sync stands for. `what` names the operation, not a person."""
+    if is_full(error.errno):
+        return StoreFullError(f"no space left: {what}")
+    return StorePoisonedError(f"{what} failed ({errno.errorcode.get(error.errno or 0, 'unknown')})")
+
+
+def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], object], *, mode: int = 0o644) -> None:
+    """Put a whole file in place of whatever is at `path`; a crash leaves the old or the new file, never a mixture.
+
+    Args: data: the bytes, or a function that writes them to the open file (for what is too large for memory).
+    Durable on return. Raises StoreFullError (the old file stays), StorePoisonedError.
+    """
+    # open(path.tmp-..., O_CREAT|O_EXCL), write, fsync(file), close, rename(tmp, path), open(dir), fsync(dir)
+    temporary = path.with_name(f"{path.name}{_TEMPORARY}{secrets.token_hex(6)}")
+    try:
+        with _explained(f"writing {path.name}"):
+            _write_new(temporary, data, mode)
+            os.rename(temporary, path)  # the turning point: from here on readers see the new file
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Make a file that must not exist yet. Durable on return. Raises FileExistsError, StoreFullError, StorePoisonedError.
+
+    The file appears under its name only when its bytes are complete and synced.
+    """
+    # open(path.tmp-..., O_CREAT|O_EXCL), write, fsync(file), link(tmp, path), unlink(tmp), fsync(dir)
+    temporary = path.with_name(f"{path.name}{_TEMPORARY}{secrets.token_hex(6)}")
+    try:
+        with _explained(f"writing {path.name}"):
+            _write_new(temporary, data, mode)
+            os.link(temporary, path)  # unlike rename, link refuses to replace
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename `source`, whose bytes are synced already, to `target`. Durable on return."""
+    # rename(source, target), fsync(dir of target), fsync(dir of source if it is another)
+    with _explained(f"renaming {source.name}"):
+        os.rename(source, target)
+    fsync_directory(target.parent)
+    if source.parent != target.parent:
+        fsync_directory(source.parent)
+
+
+def sync_file(path: Path) -> None:
+    """fsync a file that something else wrote (LMDB's copy, for one)."""
+    with _explained(f"syncing {path.name}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    with _explained(f"syncing directory {path.name}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Unlink a file if it is there, and make that durable."""
+    with _explained(f"removing {path.name}"):
+        path.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+def remove_leftovers(directory: Path) -> int:
+    """Unlink what interrupted writes left behind in a directory. Returns how many."""
+    leftovers = [path for path in directory.iterdir() if _TEMPORARY in path.name]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def _write_new(path: Path, data: bytes | Callable[[BinaryIO], object], mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        if callable(data):
+            data(file)
+        else:
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise error_of(error, what) from error
