@@ -1,0 +1,516 @@
+"""Owns the single table from error to HTTP problem: status, titles, and advice for the front desk and for vendors.
+
+Errors leave the server as RFC 9457 `application/problem+json`. `type` is `/problems/<code>`, a page on our own origin
+(rendered here too); `code` is stable. Nothing that a caller sent is ever part of a problem: texts are fixed, and the
+members that vary (`detail`, `field`, `errors`) come from errors whose contract is to carry no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import ClassVar, Final
+
+import msgspec
+
+from engine import errors
+from engine.errors import InputError, PushbackError, ShikakuError
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Advice(msgspec.Struct, frozen=True):
+    """What to do next, in Japanese and in English."""
+
+    ja: str
+    en: str
+
+
+class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """RFC 9457 problem details; `code` is stable, `field` is the path of the offending member."""
+
+    type: str
+    title: str
+    title_ja: str
+    status: int
+    detail: str
+    code: str
+    field: str | None = None
+    advice: Advice
+    """For the front desk."""
+    vendor_advice: Advice
+    """For the vendor of the calling system."""
+    retry_after_ms: int | None = None
+    errors: object | None = None
+    """Row errors of a feed: row, column, code and kind of value of each, never the value."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One row of the table: what is said of every error of one class."""
+
+    status: int
+    title: Advice
+    advice: Advice
+    vendor: Advice
+
+
+# --- errors of the HTTP exchange itself -----------------------------------------------------------------------------
+
+
+class HttpError(InputError):
+    """The HTTP request does not fit, whatever its content says. `headers` go out with the problem."""
+
+    def __init__(self, detail: str, *, field: str | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail, field=field)
+        self.headers = headers or {}
+
+
+class ProtocolError(HttpError):
+    """The request is not readable as HTTP/1.1."""
+
+    code: ClassVar[str] = "http.malformed"
+
+
+class NotFoundError(HttpError):
+    """There is nothing at this path."""
+
+    code: ClassVar[str] = "http.not_found"
+
+
+class MethodError(HttpError):
+    """The path exists, but not for this method."""
+
+    code: ClassVar[str] = "http.method"
+
+
+class NotAcceptableError(HttpError):
+    """None of the media types that the caller accepts can be produced."""
+
+    code: ClassVar[str] = "http.not_acceptable"
+
+
+class ReadTimeoutError(HttpError):
+    """The body did not arrive in time."""
+
+    code: ClassVar[str] = "http.timeout"
+
+
+class LengthRequiredError(HttpError):
+    """The request has neither Content-Length nor a chunked body."""
+
+    code: ClassVar[str] = "http.length_required"
+
+
+class MediaTypeError(HttpError):
+    """The body's media type, charset or coding is not the one asked for."""
+
+    code: ClassVar[str] = "http.media_type"
+
+
+class ExpectationError(HttpError):
+    """The Expect header asks for something unknown."""
+
+    code: ClassVar[str] = "http.expectation"
+
+
+class ParameterError(HttpError):
+    """A query parameter or a part of the path is unknown, repeated or out of range."""
+
+    code: ClassVar[str] = "http.parameter"
+
+
+class UnexpectedError(ShikakuError):
+    """Something that should not happen did; the only problem that stands for exceptions which are not ours."""
+
+    code: ClassVar[str] = "internal"
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+_CALL_VENDOR = Advice(
+    "システムの送信内容に問題があります。この画面の表示を控えて、システムの保守窓口にご連絡ください。",
+    "The system sent something that cannot be read. Note what is shown here and call your system's support.",
+)
+_CHECK_INPUT = Advice(
+    "表示された項目を、資格確認書などと照らし合わせて入力し直してください。",
+    "Compare the field shown with the patient's document and enter it again.",
+)
+_WAIT = Advice(
+    "ただいま混み合っています。少し待ってから、もう一度お試しください。",
+    "The service is busy. Wait a moment and try again.",
+)
+_OPERATOR = Advice(
+    "資格確認のサービスに障害が起きています。時間をおいて、もう一度お試しください。お急ぎの場合は、"
+    "資格確認書などの券面で確認してください。",
+    "The service is disturbed. Try again later; in urgent cases go by the patient's document.",
+)
+_INSURER_FILE = Advice(
+    "登録は行われていません。表示された内容を直して、もう一度送ってください。",
+    "Nothing was registered. Correct what is shown and send it again.",
+)
+_VENDOR_OPERATOR = Advice(
+    "呼び出し側の誤りではありません。間隔をあけて再試行し、続く場合は code と X-Request-ID を添えて、"
+    "運用者へ連絡してください。",
+    "Not the caller's fault. Retry with growing pauses; if it stays, tell the operator the code and the X-Request-ID.",
+)
+_VENDOR_SCHEMA = Advice(
+    "/openapi.json の定義と照らし合わせてください。知らないメンバーは受け付けません。field が位置を示します。",
+    "Compare with /openapi.json. Unknown members are refused. `field` is the place.",
+)
+_VENDOR_FIELD = Advice(
+    "field の値の形を /openapi.json で確認し、送信前に検査してください。値は応答にもログにも残りません。",
+    "Look up the form of `field` in /openapi.json and check before sending. The value is in no answer and no log.",
+)
+_VENDOR_RETRY = Advice(
+    "Retry-After の時間だけ待ってから、同じ要求をそのまま送り直してください。",
+    "Wait for the time in Retry-After, then send the same request again.",
+)
+_VENDOR_FEED = Advice(
+    "errors の row・column・code を見て直してください。ファイルは全件登録か、何も登録しないかのどちらかです。",
+    "Go by row, column and code in `errors`. A file is applied whole or not at all.",
+)
+
+
+def _entry(status: int, ja: str, en: str, advice: Advice, vendor: Advice) -> Entry:
+    return Entry(status, Advice(ja, en), advice, vendor)
+
+
+TABLE: Final[dict[type[ShikakuError], Entry]] = {
+    # the content of a request
+    errors.MalformedError: _entry(
+        400,
+        "内容を読み取れません",
+        "The body cannot be read",
+        _CALL_VENDOR,
+        Advice(
+            "本文が正しい JSON（UTF-8）か確認してください。",
+            "Check that the body is well-formed JSON, encoded in UTF-8.",
+        ),
+    ),
+    errors.WrongTypeError: _entry(
+        400,
+        "項目の型または名前が違います",
+        "A member is missing, unknown or of the wrong type",
+        _CALL_VENDOR,
+        _VENDOR_SCHEMA,
+    ),
+    errors.FormatError: _entry(400, "項目の形式が違います", "A value has the wrong form", _CHECK_INPUT, _VENDOR_FIELD),
+    errors.TooLongError: _entry(400, "項目の値が長すぎます", "A value is too long", _CHECK_INPUT, _VENDOR_FIELD),
+    errors.CheckDigitError: _entry(
+        400,
+        "検証番号が合いません",
+        "A check digit does not fit",
+        Advice(
+            "番号の読み間違い・打ち間違いの可能性があります。表示された項目を、もう一度入力してください。",
+            "A digit was probably misread or mistyped. Enter the field shown again.",
+        ),
+        _VENDOR_FIELD,
+    ),
+    errors.DateError: _entry(
+        400,
+        "日付が正しくありません",
+        "A date does not exist or is out of range",
+        Advice(
+            "暦にない日付か、扱える範囲の外の日付です。和暦から西暦への換算も確かめて、入力し直してください。",
+            "The date is not in the calendar or out of range. Check how the Japanese era was converted, and enter it"
+            " again.",
+        ),
+        Advice(
+            "日付は YYYY-MM-DD です。確認日は 1920-01-02 から 2099-06-03 までです。",
+            "Dates are YYYY-MM-DD; as_of may lie between 1920-01-02 and 2099-06-03.",
+        ),
+    ),
+    errors.MyNumberError: _entry(
+        400,
+        "マイナンバー（個人番号）は受け付けません",
+        "A My Number (個人番号) is not accepted",
+        Advice(
+            "マイナンバー（12桁の個人番号）と思われる番号が入力されています。マイナンバーは資格確認に使えません。"
+            "記号・番号、またはマイナンバーカードの読み取りで確認してください。入力された番号は保存していません。",
+            "The value looks like a My Number (12 digits), which must not be used for this. Use the symbol and"
+            " number, or read the card with a card reader. The value was not kept.",
+        ),
+        Advice(
+            "12桁で検査数字が合う値は個人番号とみなして拒否します。番号が12桁の保険者は、登録時の設定で除外できます。",
+            "A 12-digit value with a valid check digit counts as a My Number. An insurer whose numbers really have"
+            " 12 digits is exempted by its registration.",
+        ),
+    ),
+    errors.InquiryShapeError: _entry(
+        400,
+        "照会の方法が一つに決まりません",
+        "An inquiry needs exactly one of card and certificate",
+        _CALL_VENDOR,
+        Advice(
+            "card（記号・番号）か certificate（証明書）の、どちらか一方だけを送ってください。",
+            "Send either `card` or `certificate`, not both and not neither.",
+        ),
+    ),
+    errors.BodyTooLargeError: _entry(
+        413,
+        "送信内容が大きすぎます",
+        "The body, a line or a batch is over its limit",
+        _CALL_VENDOR,
+        Advice(
+            "上限は detail にあります。大量の照会は NDJSON（application/x-ndjson）で送ってください。",
+            "The bound is in `detail`. Send large batches as NDJSON (application/x-ndjson).",
+        ),
+    ),
+    # feeds
+    errors.FeedHeaderError: _entry(
+        422,
+        "見出し行が正しくありません",
+        "The header row is wrong",
+        _INSURER_FILE,
+        Advice(
+            "1行目に列名が要ります。列名の一覧は /docs にあります。",
+            "The first line names the columns; /docs lists them.",
+        ),
+    ),
+    errors.FeedEncodingError: _entry(
+        422,
+        "文字コードが指定と違います",
+        "The file is not in the declared encoding",
+        _INSURER_FILE,
+        Advice(
+            "encoding=utf-8 または encoding=cp932 を、ファイルに合わせて指定してください。",
+            "Give encoding=utf-8 or encoding=cp932, whichever the file is in.",
+        ),
+    ),
+    errors.FeedTruncatedError: _entry(
+        422,
+        "ファイルが途中で終わっています",
+        "The file ends in the middle of a row",
+        _INSURER_FILE,
+        Advice("転送が最後まで終わったか確認してください。", "Check that the transfer was complete."),
+    ),
+    errors.FeedRowsError: _entry(
+        422, "登録できない行があります", "Rows of the feed are wrong; nothing was applied", _INSURER_FILE, _VENDOR_FEED
+    ),
+    errors.FeedNumberError: _entry(
+        409,
+        "連番が合いません",
+        "The feed number was used before by other content, or goes backwards",
+        _INSURER_FILE,
+        Advice(
+            "feed_number は保険者ごとに増えていく番号です。最後の番号は GET /v1/insurers/{number} にあります。",
+            "feed_number grows with every feed of an insurer; GET /v1/insurers/{number} tells the last one.",
+        ),
+    ),
+    errors.InsurerUnknownError: _entry(
+        404,
+        "この保険者は登録されていません",
+        "The insurer is not registered here",
+        Advice(
+            "保険者番号を確かめてください。正しい場合は、運用者に保険者の登録を依頼してください。",
+            "Check the insurer number. If it is right, ask the operator to register the insurer.",
+        ),
+        Advice(
+            "先に PUT /v1/insurers/{number} で保険者を登録してください。",
+            "Register the insurer first with PUT /v1/insurers/{number}.",
+        ),
+    ),
+    errors.InsurerMismatchError: _entry(
+        403,
+        "ほかの保険者の資格は登録できません",
+        "An insurer may write only for itself",
+        _INSURER_FILE,
+        Advice(
+            "URL の保険者番号と、内容の insurer_number をそろえてください。",
+            "The insurer number in the URL and in the content must be the same.",
+        ),
+    ),
+    # later
+    errors.WriterBusyError: _entry(503, "登録が混み合っています", "The writer is busy", _WAIT, _VENDOR_RETRY),
+    errors.StartingError: _entry(503, "起動中です", "The process is starting", _WAIT, _VENDOR_RETRY),
+    # the operator
+    errors.StoreFullError: _entry(
+        507, "保存領域が足りません", "The disk or the store is full; nothing was applied", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    errors.StoreVersionError: _entry(
+        500, "データの版が違います", "The store was written by another version", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    errors.StoreMissingError: _entry(500, "データがありません", "There is no store", _OPERATOR, _VENDOR_OPERATOR),
+    errors.StoreLockedError: _entry(
+        503, "データは別の処理が使用中です", "Another process is the writer of the store", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    errors.StorePoisonedError: _entry(
+        503,
+        "書き込みを復旧しています",
+        "An earlier write failed; the writer is being recovered",
+        _WAIT,
+        _VENDOR_OPERATOR,
+    ),
+    errors.KeyMissingError: _entry(500, "鍵がありません", "The master key is missing", _OPERATOR, _VENDOR_OPERATOR),
+    errors.KeyMismatchError: _entry(
+        500, "鍵がデータと合いません", "The master key does not fit the store", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    errors.IndexSpaceError: _entry(
+        507, "メモリが足りません", "There is not enough memory for the index", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    errors.ConfigError: _entry(500, "設定に誤りがあります", "A setting is wrong", _OPERATOR, _VENDOR_OPERATOR),
+    errors.IndexCorruptError: _entry(
+        503, "索引が壊れています", "The index is damaged and is being rebuilt", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    errors.RecordCorruptError: _entry(
+        503, "記録が壊れています", "A stored record cannot be read", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    # HTTP
+    ProtocolError: _entry(
+        400,
+        "HTTP として読み取れません",
+        "The request is not readable as HTTP/1.1",
+        _CALL_VENDOR,
+        Advice(
+            "要求行・ヘッダー・本文の長さを確認してください。接続は閉じられました。",
+            "Check the request line, the headers and the length of the body. The connection was closed.",
+        ),
+    ),
+    NotFoundError: _entry(
+        404,
+        "この場所には何もありません",
+        "There is nothing at this path",
+        _CALL_VENDOR,
+        Advice("使える場所の一覧は /openapi.json にあります。", "All paths are listed in /openapi.json."),
+    ),
+    MethodError: _entry(
+        405,
+        "このメソッドは使えません",
+        "The method is not allowed here",
+        _CALL_VENDOR,
+        Advice("使えるメソッドは Allow ヘッダーにあります。", "The Allow header lists the methods."),
+    ),
+    NotAcceptableError: _entry(
+        406,
+        "求められた形式では応答できません",
+        "No acceptable media type can be produced",
+        _CALL_VENDOR,
+        Advice(
+            "Accept に application/json（NDJSON では application/x-ndjson）を含めてください。",
+            "Include application/json (for NDJSON: application/x-ndjson) in Accept.",
+        ),
+    ),
+    ReadTimeoutError: _entry(
+        408,
+        "本文が届きませんでした",
+        "The body did not arrive in time",
+        _WAIT,
+        Advice(
+            "本文は続けて送ってください。Content-Length が実際より長いと、この応答になります。",
+            "Send the body without pauses. A Content-Length larger than the body leads here, too.",
+        ),
+    ),
+    LengthRequiredError: _entry(
+        411,
+        "本文の長さがわかりません",
+        "The length of the body is missing",
+        _CALL_VENDOR,
+        Advice(
+            "Content-Length を付けるか、chunked で送ってください。",
+            "Give a Content-Length, or send the body chunked.",
+        ),
+    ),
+    MediaTypeError: _entry(
+        415,
+        "本文の形式が違います",
+        "The media type of the body is not supported",
+        _CALL_VENDOR,
+        Advice(
+            "Content-Type と文字コード（UTF-8）を確認し、本文は圧縮せずに送ってください。",
+            "Check Content-Type and its charset (UTF-8), and send the body uncompressed.",
+        ),
+    ),
+    ExpectationError: _entry(
+        417,
+        "Expect ヘッダーに対応できません",
+        "The Expect header cannot be met",
+        _CALL_VENDOR,
+        Advice("使えるのは 100-continue だけです。", "Only 100-continue is known."),
+    ),
+    ParameterError: _entry(
+        400,
+        "URL のパラメーターが正しくありません",
+        "A parameter of the URL is unknown, repeated or out of range",
+        _CALL_VENDOR,
+        _VENDOR_SCHEMA,
+    ),
+    UnexpectedError: _entry(
+        500, "処理中に問題が起きました", "The request could not be handled", _OPERATOR, _VENDOR_OPERATOR
+    ),
+}
+
+_UNEXPECTED = UnexpectedError("something unexpected happened while the request was handled")
+
+
+def leaves(base: type[ShikakuError] = ShikakuError) -> Iterator[type[ShikakuError]]:
+    """Every error class below `base` that has no subclass of its own."""
+    for child in base.__subclasses__():
+        if child.__subclasses__():
+            yield from leaves(child)
+        else:
+            yield child
+
+
+def lookup(error: BaseException) -> tuple[ShikakuError, Entry]:
+    """The row for an error; a subclass uses its parent's row, and what is not ours becomes `internal`."""
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            assert isinstance(error, ShikakuError)
+            return error, TABLE[kind]
+    return _UNEXPECTED, TABLE[UnexpectedError]
+
+
+def problem(error: BaseException) -> Problem:
+    """The problem details that an error becomes."""
+    known, entry = lookup(error)
+    return Problem(
+        type=f"/problems/{known.code}",
+        title=entry.title.en,
+        title_ja=entry.title.ja,
+        status=entry.status,
+        detail=known.detail,
+        code=known.code,
+        field=known.field,
+        advice=entry.advice,
+        vendor_advice=entry.vendor,
+        retry_after_ms=known.retry_after_ms if isinstance(known, PushbackError) else None,
+        errors=_row_errors(known),
+    )
+
+
+def headers(error: BaseException, found: Problem) -> dict[str, str]:
+    """HTTP headers that go with a problem: Retry-After in whole seconds, rounded up, and what the error asks for."""
+    extra = dict(error.headers) if isinstance(error, HttpError) else {}
+    if found.status == 503:
+        extra["Retry-After"] = str(-(-(found.retry_after_ms or 1000) // 1000))
+    return extra
+
+
+def _row_errors(error: ShikakuError) -> object | None:
+    return error.report if isinstance(error, errors.FeedRowsError) else None
+
+
+def known_codes() -> dict[str, Entry]:
+    """All rows by code."""
+    return {kind.code: entry for kind, entry in TABLE.items()}
+
+
+def page(code: str) -> str | None:
+    """The HTML page behind `type`, in Japanese and English; None if there is no such code."""
+    entry = known_codes().get(code)
+    if entry is None:
+        return None
+    rows = "".join(
+        f'<section lang="{language}"><h2>{escape(title)}</h2><h3>{desk}</h3><p>{escape(advice)}</p>'
+        f"<h3>{maker}</h3><p>{escape(vendor)}</p></section>"
+        for language, title, desk, advice, maker, vendor in (
+            ("ja", entry.title.ja, "受付の方へ", entry.advice.ja, "システムの担当者へ", entry.vendor.ja),
+            ("en", entry.title.en, "At the front desk", entry.advice.en, "For the system's vendor", entry.vendor.en),
+        )
+    )
+    return (
+        '<!doctype html><html lang="ja"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<title>{escape(code)}</title><link rel="stylesheet" href="/static/docs.css">'
+        f'<main class="problem"><p class="code"><code>{escape(code)}</code> · HTTP {entry.status}</p>{rows}'
+        '<p><a href="/docs">/docs</a></p></main></html>'
+    )
