@@ -1,0 +1,94 @@
+"""Owns how processes end and what they say: the exit codes, which error leads to which, and the log's one line.
+
+The table is printed by `shikaku --help` and quoted in docs/OPERATING.md; scripts may rely on it.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from typing import Final
+
+from engine.errors import (
+    ConfigError,
+    CorruptionError,
+    InputError,
+    PushbackError,
+    RefusedError,
+    ShikakuError,
+    StoreError,
+)
+
+
+class Exit(enum.IntEnum):
+    """What a process says with its end."""
+
+    OK = 0
+    NEGATIVE = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    STORE = 4
+    CORRUPTION = 5
+    BUSY = 6
+    PORT = 7
+    DEFECT = 9
+    INTERRUPTED = 130
+
+
+MEANINGS: Final = {
+    Exit.OK: "done",
+    Exit.NEGATIVE: "done, with a negative result: problems found, feed rejected, other verdict than expected",
+    Exit.USAGE: "wrong option, setting or value: change the command",
+    Exit.UNREACHABLE: "no server answers",
+    Exit.STORE: "the store or its key is missing, locked, full, or of another version",
+    Exit.CORRUPTION: "stored bytes are not what was written: stop and restore",
+    Exit.BUSY: "the server is starting or its queue is full: try again later",
+    Exit.PORT: "a port cannot be listened on",
+    Exit.DEFECT: "a defect of this program",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C",
+}
+
+_FAMILIES: Final = (
+    (CorruptionError, Exit.CORRUPTION),
+    (ConfigError, Exit.USAGE),
+    (StoreError, Exit.STORE),
+    (PushbackError, Exit.BUSY),
+    (InputError, Exit.USAGE),
+    (RefusedError, Exit.USAGE),
+)
+
+
+class CommandError(Exception):
+    """A process or command cannot go on; `code` is stable, `detail` is one sentence without personal data."""
+
+    def __init__(self, exit_code: Exit, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.exit_code = exit_code
+        self.code = code
+        self.detail = detail
+
+
+def exit_of(error: BaseException) -> Exit:
+    """The exit code that an error leads to."""
+    if isinstance(error, CommandError):
+        return error.exit_code
+    return next((code for family, code in _FAMILIES if isinstance(error, family)), Exit.DEFECT)
+
+
+def line_of(error: BaseException) -> str:
+    """One line for the log: what happened, its code and, for a defect, where; never a value."""
+    if isinstance(error, CommandError | ShikakuError):
+        field = getattr(error, "field", None)
+        return f"{field + ': ' if field else ''}{error.detail} [{error.code}]"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return f"defect: {type(error).__name__}{where} [internal]"
+
+
+def say(role: str, line: str) -> None:
+    """One line to the log (standard error), in a single write, so that lines of several processes stay whole."""
+    sys.stderr.write(f"shikaku {role}[{os.getpid()}]: {line}\n")
+    sys.stderr.flush()

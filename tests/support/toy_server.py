@@ -1,0 +1,51 @@
+"""A real supervisor over two toy applications, so that its rules are tested without a store.
+
+Run as `python -m tests.support.toy_server DATA_DIR PORT [registry=CODE] [worker=CODE]`: with a CODE, that kind of
+process ends with it as soon as it is started.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from api.exits import Exit
+from api.serving import serve
+from api.supervisor import Supervisor
+from engine.config import Config
+
+
+def job(role: str, code: int | None) -> Callable[[socket.socket, str, Callable[[], None]], Exit]:
+    """A job whose application answers `/` with its process id, and `/slow` after a second."""
+
+    async def pid(request: web.Request) -> web.Response:
+        return web.Response(text=f"{role} {os.getpid()}")
+
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(1.0)
+        return web.Response(text="slow")
+
+    def run(listener: socket.socket, name: str, ready: Callable[[], None]) -> Exit:
+        if code is not None:
+            return Exit(code)
+        app = web.Application()
+        app.router.add_get("/", pid)
+        app.router.add_get("/slow", slow)
+        return serve(app, listener, name, 5.0, ready)
+
+    return run
+
+
+def main(data_dir: str, port: str, *options: str) -> int:
+    codes = {name: int(code) for name, _, code in (option.partition("=") for option in options)}
+    config = Config(data_dir=Path(data_dir), port=int(port), workers=2, drain_seconds=5.0)
+    registry, worker = (job(role, codes.get(role)) for role in ("registry", "worker"))
+    return Supervisor(config, registry=registry, worker=worker).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
