@@ -54,9 +54,10 @@ def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], object], *, mode
 
 
 def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Make a file that must not exist yet. Durable on return. Raises FileExistsError, StoreFullError, StorePoisonedError.
+    """Make a file that must not exist yet. Durable on return.
 
     The file appears under its name only when its bytes are complete and synced.
+    Raises FileExistsError, StoreFullError, StorePoisonedError.
     """
     # open(path.tmp-..., O_CREAT|O_EXCL), write, fsync(file), link(tmp, path), unlink(tmp), fsync(dir)
     temporary = path.with_name(f"{path.name}{_TEMPORARY}{secrets.token_hex(6)}")

@@ -8,10 +8,10 @@ nothing about another's.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from pathlib import Path
 
+from engine import durable
 from engine.errors import KeyMissingError
 from ext import keyhash
 
@@ -66,8 +66,7 @@ def create(path: Path) -> Keys:
     """Make a new master key file, mode 0600. Raises FileExistsError rather than replace one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     master = secrets.token_bytes(MASTER_BYTES)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(master.hex() + "\n")
+    durable.create_exclusive(path, f"{master.hex()}\n".encode(), mode=0o600)
     return Keys(master)
 
 

@@ -1,0 +1,665 @@
+"""Owns the LMDB environment: its databases, the single writer, record bytes, history and schema version.
+
+Invariants: nothing is overwritten but `meta` and `insurers`; a version with a number above `committed seq` belongs to
+a feed that did not finish and is nobody's truth; there is one writer (an flock beside the environment). Never opened
+with a writable map: a full disk would then kill the process. Byte layouts are drawn in docs/FORMATS.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import lmdb
+import msgspec
+import numpy as np
+
+from engine import durable
+from engine.entries import ENTRY_BYTES, ENTRY_DTYPE
+from engine.errors import (
+    KeyMismatchError,
+    RecordCorruptError,
+    ShikakuError,
+    StoreFullError,
+    StoreLockedError,
+    StoreMissingError,
+    StorePoisonedError,
+    StoreVersionError,
+)
+from engine.records import Insurer, Person
+
+SCHEMA_VERSION: Final = 1
+RECORD_VERSION: Final = 1
+READERS_MAX: Final = 512
+"""Reader slots: each worker process takes one, so this is twice the most workers that can be configured."""
+ROLLBACK_CHUNK: Final = 10_000
+"""Versions deleted in one transaction of a rollback."""
+SCAN_ENTRIES: Final = 65_536
+"""Entries handed over at a time when everything is read for a rebuild."""
+OPERATOR_SCOPE: Final = "operator"
+"""The scope of feeds that are not one insurer's; eight characters, like an insurer number."""
+
+_LMDB_FORMAT = 0  # the 0.9 file format
+_DATABASES = ("meta", "versions", "changes", "insurers", "feeds", "feed_digests", "feed_numbers")
+_MASK = 2**64 - 1
+_VERSION_KEY = struct.Struct(">IQ")
+_SEQ = struct.Struct(">Q")
+_NUMBER = struct.Struct(">I")
+_RECORD_HEAD = struct.Struct("<BBHQ")
+_RECORD_TAIL = struct.Struct("<I")
+_HEAD_BYTES = _RECORD_HEAD.size
+_TAIL_BYTES = _RECORD_TAIL.size
+
+_encode_person = msgspec.msgpack.Encoder().encode
+_decode_person = msgspec.msgpack.Decoder(Person).decode
+_decode_insurer = msgspec.msgpack.Decoder(Insurer).decode
+
+
+class Feed(msgspec.Struct, frozen=True, kw_only=True):
+    """One feed or delta call as it was applied; a row of database `feeds`."""
+
+    feed: int
+    scope: str
+    """Insurer number, or OPERATOR_SCOPE."""
+    digest: bytes
+    """SHA-256 of the content."""
+    feed_number: int | None
+    as_of: int
+    rows: int
+    new: int
+    changed: int
+    lost: int
+    cancelled: int
+    first_seq: int
+    last_seq: int
+    """first_seq - 1 for a feed without rows."""
+    received_at_ms: int
+    state: str = "applied"
+
+
+_decode_feed = msgspec.msgpack.Decoder(Feed).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Version(NamedTuple):
+    """One stored version of one person."""
+
+    number: int
+    seq: int
+    recorded_at_ms: int
+    entries: bytes
+    person: Person
+
+
+# --- record bytes -------------------------------------------------------------------------------------------
+
+
+def version_key(number: int, seq: int) -> bytes:
+    """Key in `versions`: the person's versions lie together, the newest first."""
+    return _VERSION_KEY.pack(number, _MASK - seq)
+
+
+def encode_person(person: Person) -> bytes:
+    """The MessagePack part of a record."""
+    return _encode_person(person)
+
+
+def pack_record(key: bytes, recorded_at_ms: int, entries: bytes, person: bytes) -> bytes:
+    """One record: head, packed entries, the person's MessagePack, CRC-32 over key and record."""
+    head = _RECORD_HEAD.pack(RECORD_VERSION, len(entries) // ENTRY_BYTES, 0, recorded_at_ms)
+    body = head + entries + person
+    return body + _RECORD_TAIL.pack(zlib.crc32(body, zlib.crc32(key)))
+
+
+def _check_record(key: bytes | memoryview, value: bytes | memoryview) -> int:
+    """Check a record's checksum and version. Returns where its MessagePack starts."""
+    end = len(value) - _TAIL_BYTES
+    if end < _HEAD_BYTES:
+        raise RecordCorruptError("a record is too short")
+    if zlib.crc32(value[:end], zlib.crc32(key)) != int.from_bytes(value[end:], "little"):
+        raise RecordCorruptError("a record fails its checksum")
+    start = _HEAD_BYTES + ENTRY_BYTES * value[1]
+    if value[0] != RECORD_VERSION or start > end:
+        raise RecordCorruptError("a record has an unknown layout")
+    return start
+
+
+def _person_of(key: bytes | memoryview, value: bytes | memoryview) -> Person:
+    start = _check_record(key, value)
+    try:
+        return _decode_person(value[start:-_TAIL_BYTES])
+    except msgspec.MsgspecError:
+        raise RecordCorruptError("a record does not decode") from None
+
+
+def unpack_record(key: bytes, value: bytes) -> Version:
+    """Everything that one record holds. Raises RecordCorruptError."""
+    person = _person_of(key, value)
+    number, inverted = _VERSION_KEY.unpack(key)
+    _, count, _, recorded_at_ms = _RECORD_HEAD.unpack_from(value)
+    entries = bytes(value[_HEAD_BYTES : _HEAD_BYTES + ENTRY_BYTES * count])
+    return Version(number, _MASK - inverted, recorded_at_ms, entries, person)
+
+
+# --- environment ----------------------------------------------------------------------------------------------
+
+
+class _Environment:
+    """One open LMDB environment; shared by all readers of one process, because LMDB may be opened only once in each."""
+
+    def __init__(self, path: Path, map_bytes: int, *, writable: bool, create: bool = False) -> None:
+        self.writable = writable
+        self.holders = 0
+        self.env = lmdb.open(
+            os.fspath(path),
+            map_size=map_bytes,
+            subdir=True,
+            readonly=not writable,
+            create=create,
+            readahead=False,  # lookups are random; reading ahead would evict what is needed
+            writemap=False,
+            max_readers=READERS_MAX,
+            max_dbs=len(_DATABASES) + 1,
+            max_spare_txns=4,  # a read transaction is renewed, not built anew
+            lock=True,
+            lib_version=_LMDB_FORMAT,
+        )
+        try:
+            self.dbs: dict[str, Any] = {name: self.env.open_db(name.encode(), create=create) for name in _DATABASES}
+        except BaseException:
+            self.env.close()
+            raise
+
+
+_open: dict[str, _Environment] = {}
+
+
+def _acquire(path: Path, map_bytes: int, *, writable: bool) -> _Environment:
+    if not (path / "data.mdb").is_file():
+        raise StoreMissingError(f"no store at {path}: run `shikaku init`")
+    name = os.path.realpath(path)
+    shared = _open.get(name)
+    if shared is None:
+        try:
+            shared = _open[name] = _Environment(path, map_bytes, writable=writable)
+        except lmdb.NotFoundError:
+            raise StoreMissingError(f"the store at {path} was never finished: run `shikaku init`") from None
+        except (lmdb.InvalidError, lmdb.VersionMismatchError):
+            raise StoreVersionError("the store is not in the LMDB format of this version") from None
+        except lmdb.Error as error:
+            raise _store_error(error) from error
+    elif writable and not shared.writable:
+        raise StoreLockedError("this process reads the store already; open the writer before the readers")
+    shared.holders += 1
+    return shared
+
+
+def _release(path: Path, shared: _Environment) -> None:
+    shared.holders -= 1
+    if shared.holders == 0:
+        _open.pop(os.path.realpath(path), None)
+        shared.env.close()
+
+
+def _store_error(error: Exception) -> ShikakuError:
+    """What an LMDB error means to us."""
+    code = getattr(error, "code", None)
+    if isinstance(error, lmdb.MapFullError | lmdb.DiskError | lmdb.TxnFullError) or durable.is_full(code):
+        return StoreFullError("the store has no room left (disk, quota or map_bytes); nothing was applied")
+    if isinstance(error, lmdb.ReadersFullError):
+        return StoreFullError("all reader slots of the store are taken")
+    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
+        return RecordCorruptError("the store's pages are damaged")
+    return StorePoisonedError(f"the store failed: {type(error).__name__}")
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a store at `path`."""
+    return (path / "data.mdb").is_file()
+
+
+def create(path: Path, *, key_id: bytes, map_bytes: int, now_ms: int = 0) -> bytes:
+    """Make an empty store. Durable on return. Returns its id. Raises FileExistsError, StoreFullError.
+
+    A creation that was killed half-way may be repeated.
+    """
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store_id = secrets.token_bytes(16)
+    try:
+        shared = _Environment(path, map_bytes, writable=True, create=True)
+        try:
+            with shared.env.begin(write=True, db=shared.dbs["meta"]) as txn:
+                if txn.get(b"schema") is not None:
+                    raise FileExistsError(f"there is a store at {path} already")
+                txn.put(b"schema", _NUMBER.pack(SCHEMA_VERSION))
+                txn.put(b"store_id", store_id)
+                txn.put(b"key_id", key_id)
+                txn.put(b"created", _SEQ.pack(now_ms))
+                txn.put(b"committed_seq", _SEQ.pack(0))
+                txn.put(b"next_person", _NUMBER.pack(1))
+                txn.put(b"next_feed", _SEQ.pack(1))
+        finally:
+            shared.env.close()
+    except lmdb.Error as error:
+        raise _store_error(error) from error
+    durable.fsync_directory(path)
+    durable.fsync_directory(path.parent)
+    return store_id
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+class StoreReader:
+    """Reads the store in any process, without locks; every call sees the latest commit.
+
+    Raises on opening: StoreMissingError, StoreVersionError, KeyMismatchError. No read transaction stays open between
+    calls, so readers never keep the writer from reusing pages.
+    """
+
+    _writable = False
+
+    def __init__(self, path: Path, *, key_id: bytes, map_bytes: int) -> None:
+        self.path = path
+        self._shared = _acquire(path, map_bytes, writable=self._writable)
+        self._env = self._shared.env
+        self._dbs = self._shared.dbs
+        self._versions = self._dbs["versions"]
+        self._closed = False
+        try:
+            self.store_id, self.created_ms = self._verify(key_id)
+        except BaseException:
+            self.close()
+            raise
+
+    def _verify(self, key_id: bytes) -> tuple[bytes, int]:
+        with self._reading() as txn:
+            meta = self._dbs["meta"]
+            if txn.get(b"schema", db=meta) is None:
+                raise StoreMissingError(f"the store at {self.path} was never finished: run `shikaku init`")
+            schema = _NUMBER.unpack(txn.get(b"schema", db=meta))[0]
+            if schema != SCHEMA_VERSION:
+                raise StoreVersionError(f"the store has schema {schema}; this program reads {SCHEMA_VERSION}")
+            if txn.get(b"key_id", db=meta) != key_id:
+                raise KeyMismatchError("the master key is not the one that this store was made with")
+            return txn.get(b"store_id", db=meta), _SEQ.unpack(txn.get(b"created", db=meta))[0]
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        try:
+            with self._env.begin() as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise _store_error(error) from error
+
+    def person(self, number: int, seq: int) -> Person | None:
+        """The person as known after change `seq`; None if there was no such person then. Raises RecordCorruptError."""
+        wanted = _VERSION_KEY.pack(number, _MASK - seq)
+        try:
+            # buffers: the record is decoded from the map itself, without a copy, before the transaction ends
+            with self._env.begin(buffers=True) as txn:
+                cursor = txn.cursor(self._versions)
+                if not cursor.set_range(wanted):
+                    return None
+                key = cursor.key()
+                return _person_of(key, cursor.value()) if key[:4] == wanted[:4] else None
+        except lmdb.Error as error:
+            raise _store_error(error) from error
+
+    def people(self, numbers: Iterable[int], seq: int) -> list[Person | None]:
+        """Several people as known after change `seq`, all from one snapshot."""
+        found: list[Person | None] = []
+        with self._reading() as txn:
+            cursor = txn.cursor(self._versions)
+            for number in numbers:
+                version = _seek(cursor, number, seq)
+                found.append(_person_of(*version) if version else None)
+        return found
+
+    def version(self, number: int, seq: int) -> Version | None:
+        """The version that was current after change `seq`, with its entries."""
+        with self._reading() as txn:
+            found = _seek(txn.cursor(self._versions), number, seq)
+            return unpack_record(*found) if found else None
+
+    def history(self, number: int) -> list[tuple[int, int, Person]]:
+        """All committed versions of a person, oldest first: (seq, recorded at in ms, person)."""
+        with self._reading() as txn:
+            committed = _SEQ.unpack(txn.get(b"committed_seq", db=self._dbs["meta"]))[0]
+            versions = list(_versions_of(txn.cursor(self._versions), number, committed))
+        return [(v.seq, v.recorded_at_ms, v.person) for v in reversed(versions)]
+
+    def versions_since(self, number: int, newest: int, visible: int) -> list[Version]:
+        """A person's versions from `newest` down to and including the one that was current at `visible`."""
+        found = []
+        with self._reading() as txn:
+            for version in _versions_of(txn.cursor(self._versions), number, newest):
+                found.append(version)
+                if version.seq <= visible:
+                    break
+        return found
+
+    def changed_numbers(self, after: int, upto: int, limit: int) -> list[tuple[int, int]]:
+        """(seq, person number) of the changes with after < seq <= upto, at most `limit` of them, in order."""
+        found: list[tuple[int, int]] = []
+        with self._reading() as txn:
+            cursor = txn.cursor(self._dbs["changes"])
+            more = cursor.set_range(_SEQ.pack(after + 1))
+            while more and len(found) < limit:
+                seq = _SEQ.unpack(cursor.key())[0]
+                if seq > upto:
+                    break
+                found.append((seq, _NUMBER.unpack(cursor.value())[0]))
+                more = cursor.next()
+        return found
+
+    def insurer(self, number: str) -> Insurer | None:
+        """One insurer with its freshness."""
+        with self._reading() as txn:
+            packed = txn.get(number.encode(), db=self._dbs["insurers"])
+        return _decoded(_decode_insurer, packed) if packed is not None else None
+
+    def insurers(self) -> list[Insurer]:
+        """All insurers, by number."""
+        with self._reading() as txn:
+            return [_decoded(_decode_insurer, value) for _, value in txn.cursor(self._dbs["insurers"])]
+
+    def feeds(self, *, scope: str | None = None, limit: int | None = None) -> list[Feed]:
+        """Feeds applied, the newest first, of one scope or of all."""
+        found: list[Feed] = []
+        with self._reading() as txn:
+            for _, value in txn.cursor(self._dbs["feeds"]).iterprev():
+                feed = _decoded(_decode_feed, value)
+                if scope is None or feed.scope == scope:
+                    found.append(feed)
+                if len(found) == limit:
+                    break
+        return found
+
+    def feed_by_digest(self, scope: str, digest: bytes) -> Feed | None:
+        """The feed that had this content, if any had."""
+        with self._reading() as txn:
+            return self._feed_at(txn, txn.get(scope.encode() + digest, db=self._dbs["feed_digests"]))
+
+    def last_numbered_feed(self, scope: str) -> Feed | None:
+        """The feed with the highest feed number of a scope."""
+        prefix = scope.encode()
+        with self._reading() as txn:
+            cursor = txn.cursor(self._dbs["feed_numbers"])
+            beyond = cursor.set_range(prefix + b"\xff" * 9)
+            at_last = cursor.prev() if beyond else cursor.last()
+            if not at_last or cursor.key()[: len(prefix)] != prefix:
+                return None
+            return self._feed_at(txn, cursor.value())
+
+    def _feed_at(self, txn: Any, feed: bytes | None) -> Feed | None:
+        if feed is None:
+            return None
+        found: Feed = _decoded(_decode_feed, txn.get(feed, db=self._dbs["feeds"]))
+        return found
+
+    @property
+    def committed_seq(self) -> int:
+        """The last change that is durable and whole."""
+        return self._meta_integers()[0]
+
+    @property
+    def next_person(self) -> int:
+        """The first person number not given out by what is committed."""
+        return self._meta_integers()[1]
+
+    def _meta_integers(self) -> tuple[int, int, int]:
+        meta = self._dbs["meta"]
+        with self._reading() as txn:
+            return (
+                _SEQ.unpack(txn.get(b"committed_seq", db=meta))[0],
+                _NUMBER.unpack(txn.get(b"next_person", db=meta))[0],
+                _SEQ.unpack(txn.get(b"next_feed", db=meta))[0],
+            )
+
+    def entries(self, seq: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Index entries of everybody as known after change `seq`, in pieces: person numbers u32, ENTRY_DTYPE.
+
+        Reads the packed entries only and decodes nobody. One read transaction stays open meanwhile.
+        """
+        numbers: list[int] = []
+        counts: list[int] = []
+        packed: list[bytes] = []
+        total, last = 0, -1
+        with self._reading() as txn:
+            for key, value in txn.cursor(self._versions):
+                number, inverted = _VERSION_KEY.unpack(key)
+                if number == last or _MASK - inverted > seq:
+                    continue
+                last, count = number, value[1]
+                numbers.append(number)
+                counts.append(count)
+                packed.append(value[_HEAD_BYTES : _HEAD_BYTES + ENTRY_BYTES * count])
+                total += count
+                if total >= SCAN_ENTRIES:
+                    yield _piece(numbers, counts, packed)
+                    numbers, counts, packed, total = [], [], [], 0
+        if numbers:
+            yield _piece(numbers, counts, packed)
+
+    def key_count(self, seq: int) -> int:
+        """How many index entries there are after change `seq`."""
+        return sum(len(persons) for persons, _ in self.entries(seq))
+
+    def walk(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every key and value of `versions`, raw, in one snapshot (fsck)."""
+        with self._reading() as txn:
+            yield from txn.cursor(self._versions)
+
+    def walk_changes(self) -> Iterator[tuple[int, int]]:
+        """Every (seq, person number) of `changes` in one snapshot (fsck)."""
+        with self._reading() as txn:
+            for key, value in txn.cursor(self._dbs["changes"]):
+                yield _SEQ.unpack(key)[0], _NUMBER.unpack(value)[0]
+
+    def sizes(self) -> dict[str, int]:
+        """Rows of each database, and bytes used of the map."""
+        with self._reading() as txn:
+            rows = {name: int(txn.stat(db)["entries"]) for name, db in self._dbs.items()}
+        used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        return rows | {"used_bytes": int(used)}
+
+    def copy(self, directory: Path) -> None:
+        """A consistent, compact copy of the store in an empty directory. Durable on return."""
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._env.copy(os.fspath(directory), compact=True)
+        except lmdb.Error as error:
+            raise _store_error(error) from error
+        except OSError as error:
+            raise durable.error_of(error, "copying the store") from error
+        durable.sync_file(directory / "data.mdb")
+        durable.fsync_directory(directory)
+
+    def reader_check(self) -> int:
+        """Free the slots of readers that died. Returns how many there were."""
+        return int(self._env.reader_check())
+
+    def close(self) -> None:
+        """Let go of the environment."""
+        if not self._closed:
+            self._closed = True
+            _release(self.path, self._shared)
+
+
+def _seek(cursor: Any, number: int, seq: int) -> tuple[bytes, bytes] | None:
+    wanted = _VERSION_KEY.pack(number, _MASK - seq)
+    if not cursor.set_range(wanted):
+        return None
+    key = cursor.key()
+    return (key, cursor.value()) if key[:4] == wanted[:4] else None
+
+
+def _versions_of(cursor: Any, number: int, newest: int) -> Iterator[Version]:
+    """A person's versions, newest first, from change `newest` on."""
+    found = _seek(cursor, number, newest)
+    while found is not None:
+        yield unpack_record(*found)
+        if not cursor.next() or _NUMBER.unpack_from(cursor.key())[0] != number:
+            return
+        found = (cursor.key(), cursor.value())
+
+
+def _piece(numbers: list[int], counts: list[int], packed: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    persons = np.repeat(np.array(numbers, np.uint32), np.array(counts, np.int64))
+    return persons, np.frombuffer(b"".join(packed), ENTRY_DTYPE)
+
+
+def _decoded(decode: Any, packed: bytes | None) -> Any:
+    try:
+        return decode(packed)
+    except (msgspec.MsgspecError, TypeError):
+        raise RecordCorruptError("a row of the store does not decode") from None
+
+
+# --- writing --------------------------------------------------------------------------------------------------
+
+
+class Transaction:
+    """One write transaction: what it puts is durable when `StoreWriter.transaction` returns, or gone."""
+
+    def __init__(self, txn: Any, dbs: dict[str, Any]) -> None:
+        self._txn = txn
+        self._dbs = dbs
+        self._cursor = txn.cursor(dbs["versions"])
+
+    def newest(self, number: int) -> Version | None:
+        """A person's newest version, uncommitted ones included."""
+        found = _seek(self._cursor, number, _MASK)
+        return unpack_record(*found) if found else None
+
+    def put_versions(self, records: Sequence[tuple[bytes, bytes]], *, append: bool) -> None:
+        """Put (key, record) pairs; `append` if they are sorted and beyond every key that is there."""
+        if not records:
+            return
+        consumed, added = self._cursor.putmulti(records, overwrite=False, append=append)
+        if added != len(records):
+            raise RecordCorruptError("a version exists already")
+
+    def put_changes(self, first_seq: int, numbers: Sequence[int]) -> None:
+        """Say which person each of the changes from `first_seq` on concerned."""
+        rows = [(_SEQ.pack(first_seq + at), _NUMBER.pack(number)) for at, number in enumerate(numbers)]
+        if rows:
+            self._txn.cursor(self._dbs["changes"]).putmulti(rows, overwrite=False, append=True)
+
+    def put_feed(self, feed: Feed) -> None:
+        """Record a feed, and the digest and number by which a replay is recognised."""
+        feed_id, scope = _SEQ.pack(feed.feed), feed.scope.encode()
+        self._txn.put(feed_id, _encode(feed), db=self._dbs["feeds"], append=True)
+        self._txn.put(scope + feed.digest, feed_id, db=self._dbs["feed_digests"])
+        if feed.feed_number is not None:
+            self._txn.put(scope + _SEQ.pack(feed.feed_number), feed_id, db=self._dbs["feed_numbers"])
+
+    def put_insurer(self, insurer: Insurer) -> None:
+        """Register an insurer or replace what is known about it."""
+        self._txn.put(insurer.number.encode(), _encode(insurer), db=self._dbs["insurers"])
+
+    def advance(self, *, committed_seq: int, next_person: int, next_feed: int) -> None:
+        """Move the words that say what is committed."""
+        meta = self._dbs["meta"]
+        self._txn.put(b"committed_seq", _SEQ.pack(committed_seq), db=meta)
+        self._txn.put(b"next_person", _NUMBER.pack(next_person), db=meta)
+        self._txn.put(b"next_feed", _SEQ.pack(next_feed), db=meta)
+
+    def delete_last_changes(self, committed_seq: int, limit: int) -> int:
+        """Delete at most `limit` of the newest changes above `committed_seq`, with their versions."""
+        changes = self._txn.cursor(self._dbs["changes"])
+        deleted = 0
+        more = changes.last()
+        while more and deleted < limit:
+            seq = _SEQ.unpack(changes.key())[0]
+            if seq <= committed_seq:
+                break
+            self._txn.delete(version_key(_NUMBER.unpack(changes.value())[0], seq), db=self._dbs["versions"])
+            changes.delete()
+            deleted += 1
+            more = changes.last()
+        return deleted
+
+
+class StoreWriter(StoreReader):
+    """The one writer of a store. Raises StoreLockedError if another process has it."""
+
+    _writable = True
+
+    def __init__(self, path: Path, *, key_id: bytes, map_bytes: int) -> None:
+        if not exists(path):
+            raise StoreMissingError(f"no store at {path}: run `shikaku init`")
+        self._lock = _lock(path.parent / "writer.lock")
+        self._poisoned = False
+        try:
+            super().__init__(path, key_id=key_id, map_bytes=map_bytes)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.next_feed = self._meta_integers()[2]
+        self.reader_check()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Write: committed and synced when the block ends, undone when it raises.
+
+        Raises StoreFullError (undone; the writer may go on), StorePoisonedError (this writer is finished: the state
+        of the file is unknown until it is opened anew).
+        """
+        if self._poisoned:
+            raise StorePoisonedError("an earlier write failed; the writer must be opened anew")
+        try:
+            with self._env.begin(write=True) as txn:
+                yield Transaction(txn, self._dbs)
+        except lmdb.Error as error:
+            raise self._failed(_store_error(error)) from error
+        except OSError as error:
+            raise self._failed(durable.error_of(error, "writing the store")) from error
+
+    def _failed(self, error: ShikakuError) -> ShikakuError:
+        self._poisoned = not isinstance(error, StoreFullError)
+        return error
+
+    def roll_back(self) -> int:
+        """Delete every version above the committed sequence number. Returns how many there were.
+
+        In bounded transactions, newest first, so that it may be cut off anywhere and started again. On a full disk
+        even deleting needs pages, so that it goes on with smaller steps before it gives up with StoreFullError.
+        """
+        committed, total, step = self.committed_seq, 0, ROLLBACK_CHUNK
+        while True:
+            try:
+                with self.transaction() as txn:
+                    deleted = txn.delete_last_changes(committed, step)
+            except StoreFullError:
+                if step == 1:
+                    raise
+                step = max(1, step // 10)
+                continue
+            total += deleted
+            if deleted == 0:
+                return total
+
+    def close(self) -> None:
+        """Let go of the environment and of the writer's lock."""
+        if not self._closed:
+            super().close()
+            os.close(self._lock)
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StoreLockedError("another process is the writer of this store") from None
+    return descriptor
