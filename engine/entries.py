@@ -38,6 +38,9 @@ AUX_MULTI: Final = 1 << 2
 """This person holds more than one qualification: the PERSON entries have them all."""
 
 LOSS_CODES: Final = {"": 0, "01": 1, "02": 2, "03": 3, "99": 4}
+AUX_SHIFT_EXPIRY: Final = 2
+EXPIRY_OFFSET: Final = 2
+"""What is added to the days since EXPIRY_BASE, to leave 0 and 1 free."""
 EXPIRY_BASE: Final = days.parse_iso("2016-01-01")
 """Cards with these certificates were first issued in January 2016."""
 EXPIRY_RECORD: Final = 0
@@ -62,9 +65,9 @@ def card_aux(qualification: Qualification, multi: bool) -> int:
 def certificate_aux(certificate: Certificate) -> int:
     """The 16 bits beside the dates of a CERTIFICATE entry: when it expires, or that the record must say."""
     if certificate.revoked:
-        return EXPIRY_REVOKED << 2
-    expiry = certificate.expires_on - EXPIRY_BASE + 2
-    return (expiry if EXPIRY_REVOKED < expiry <= EXPIRY_MAX else EXPIRY_RECORD) << 2
+        return EXPIRY_REVOKED << AUX_SHIFT_EXPIRY
+    expiry = certificate.expires_on - EXPIRY_BASE + EXPIRY_OFFSET
+    return (expiry if EXPIRY_OFFSET <= expiry <= EXPIRY_MAX else EXPIRY_RECORD) << AUX_SHIFT_EXPIRY
 
 
 def entries_of(keys: Keys, number: int, person: Person) -> bytes:

@@ -174,13 +174,20 @@ def _in_force(spells: Sequence[Spell], as_of: int) -> list[Spell]:
 
 def _most_relevant(asked: Sequence[Spell], as_of: int) -> Spell:
     """Of spells that are not in force: the last begun, else the first to begin."""
+    if len(asked) == 1:
+        return asked[0]
     begun = [spell for spell in asked if spell[1] <= as_of]
-    return max(begun, key=_recency) if begun else min(asked, key=_recency)
+    return max(begun, key=_recency) if begun else max(asked, key=_nearness)
 
 
-def _recency(spell: Spell) -> tuple[int, int, int]:
-    """Gained last, then lost last; the loss only makes the order the same for slots and records."""
-    return spell[1], spell[2], _loss(spell)
+def _recency(spell: Spell) -> tuple[int, int, int, bool]:
+    """Gained last, then lost last; loss and state only make the order the same for slots and records."""
+    return spell[1], spell[2], _loss(spell), not spell[3] & AUX_PENDING
+
+
+def _nearness(spell: Spell) -> tuple[int, int, int, bool]:
+    """Gained first, then as in `_recency`."""
+    return -spell[1], spell[2], _loss(spell), not spell[3] & AUX_PENDING
 
 
 def _loss(spell: Spell) -> int:

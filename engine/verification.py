@@ -1,0 +1,283 @@
+"""Owns the one path from an inquiry to its answer: identifiers -> index -> record -> rules -> answer.
+
+Two sources, one set of rules (engine/rules):
+
+- An answer with data comes from records. The index only names candidates; each candidate's record is read at the
+  visible version and compared with every identifier of the inquiry, so a match in the index alone never yields data.
+- A verdict alone comes from the index. Where a slot cannot say everything (engine/entries: RECORD, an expiry out of
+  its range, why a certificate's holder lost cover), or while a change is being published, the records are asked.
+
+Every answer belongs to one data version: the visible one, read before the index and found unchanged after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine import days, entries, rules
+from engine.clock import Clock
+from engine.index import IndexReader, Match
+from engine.keys import Keys, card_message, certificate_message
+from engine.records import (
+    Answer,
+    CardIdentifiers,
+    Certificate,
+    CertificateIdentifiers,
+    Inquiry,
+    Insurer,
+    Person,
+    Qualification,
+    Verdict,
+)
+from engine.rules import Decision, Holder, Spell
+from engine.store import StoreReader
+
+
+class Verifier:
+    """Answers inquiries from one index and one store; one per thread."""
+
+    __slots__ = ("_clock", "_index", "_insurers", "_insurers_version", "_keys", "_store")
+
+    def __init__(self, index: IndexReader, store: StoreReader, keys: Keys, clock: Clock) -> None:
+        self._index = index
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._insurers: dict[str, Insurer] = {}
+        self._insurers_version = -1
+
+    def check(self, inquiry: Inquiry) -> Answer:
+        """Answer an inquiry; with data where the verdict may carry data, unless it asks for the verdict only.
+
+        A verdict-only answer by certificate names no insurer, and none has the note CARD_EXPIRED: answers from
+        memory could not, and an answer does not depend on where it came from.
+        """
+        if inquiry.verdict_only:
+            version, decision = self._decided(inquiry)
+            return _without_data(inquiry, version, decision)
+        return self._from_records(inquiry).answer(inquiry)
+
+    def verdict(self, inquiry: Inquiry) -> Decision:
+        """The decision alone, without notes that need the record: what a verdict-only answer says."""
+        return self._decided(inquiry)[1]
+
+    def insurer(self, number: str) -> Insurer | None:
+        """A registered insurer with its freshness; remembered until any insurer changes."""
+        version = self._index.insurers_version
+        if version != self._insurers_version:
+            self._insurers.clear()
+            self._insurers_version = version
+        insurer = self._insurers.get(number)
+        if insurer is None:
+            insurer = self._store.insurer(number)
+            # Unknown numbers are not remembered: callers could fill the memory with them.
+            if insurer is not None:
+                self._insurers[number] = insurer
+        return insurer
+
+    def _decided(self, inquiry: Inquiry) -> tuple[int, Decision]:
+        """Data version and decision, from memory if it knows enough and holds still."""
+        index = self._index
+        version = index.data_version
+        if version == index.settled_version:
+            decision = self._from_memory(inquiry)
+            if decision is not None and index.settled_version == version:
+                return version, decision
+        found = self._from_records(inquiry)
+        return found.version, found.decision
+
+    def _from_memory(self, inquiry: Inquiry) -> Decision | None:
+        """Decide from index slots; None if they cannot say."""
+        as_of = inquiry.as_of
+        if not days.AS_OF_MIN <= as_of <= days.AS_OF_MAX:
+            return None
+        card = inquiry.card
+        if card is None:
+            return self._from_certificate_slots(_certificate_of(inquiry), as_of)
+        matches = self._index.find_message(self._keys.index_key, _message_of_card(card))
+        for match in matches:
+            if match[3] & entries.AUX_RECORD:
+                return None
+        return rules.decide_card(matches, rules.branch_code(card.branch), as_of, self._spells_in_memory)
+
+    def _from_certificate_slots(self, certificate: CertificateIdentifiers, as_of: int) -> Decision | None:
+        matches = self._index.find_message(
+            self._keys.index_key, certificate_message(certificate.issuer, certificate.serial)
+        )
+        spells: Sequence[Spell] = ()
+        for person, gained, lost, aux in matches:
+            if aux >> entries.AUX_SHIFT_EXPIRY == entries.EXPIRY_RECORD:
+                return None
+            if gained == entries.GAINED_SEE_PERSON:
+                spells = self._spells_in_memory(person)
+                if any(spell[3] & entries.AUX_RECORD for spell in spells):
+                    return None
+            elif gained <= as_of and lost <= as_of:
+                # The slot has no room for the reason of loss beside the expiry.
+                return None
+            else:
+                spells = ((person, gained, lost, 0),)
+        holders = [_holder_of_slot(match) for match in matches]
+        return rules.decide_certificate(holders, self._clock.today(), as_of, lambda person: spells)
+
+    def _spells_in_memory(self, person: int) -> list[Match]:
+        return [match for match in self._index.find(self._keys.person_hash(person)) if match[0] == person]
+
+    def _from_records(self, inquiry: Inquiry) -> _Found:
+        if inquiry.card is not None:
+            version, people = self._people(_message_of_card(inquiry.card))
+            return _decide_card(version, people, inquiry.card, inquiry.as_of)
+        certificate = _certificate_of(inquiry)
+        version, people = self._people(certificate_message(certificate.issuer, certificate.serial))
+        return _decide_certificate(version, people, certificate, self._clock.today(), inquiry.as_of)
+
+    def _people(self, message: bytes) -> tuple[int, dict[int, Person]]:
+        """Data version, and everybody whom the index names for `message`, as recorded in that version.
+
+        Entries of new versions are written before the version becomes visible, and those of old ones are removed
+        after it: if the version has not moved, the index held all that the version asks for, and perhaps more.
+        """
+        index = self._index
+        version = -1
+        matches: Sequence[Match] = ()
+        while version != index.data_version:
+            version = index.data_version
+            matches = index.find_message(self._keys.index_key, message)
+        people = {}
+        for match in matches:
+            number = match[0]
+            if number not in people:
+                person = self._store.person(number, version)
+                if person is not None:
+                    people[number] = person
+        return version, people
+
+
+class _Found:
+    """What the records say: the decision and, by spell, where it came from."""
+
+    __slots__ = ("certificate", "decision", "people", "spells", "version")
+
+    def __init__(self, version: int, people: dict[int, Person]) -> None:
+        self.version = version
+        self.people = people
+        self.spells = {number: _spells_of(number, person) for number, person in people.items()}
+        self.decision = rules.UNKNOWN_CARD
+        self.certificate: Certificate | None = None
+
+    def answer(self, inquiry: Inquiry) -> Answer:
+        """The answer with the deciding qualification's data, if the decision shows any."""
+        decision = self.decision
+        spell = decision.spell
+        if spell is None:
+            return _without_data(inquiry, self.version, decision)
+        person = self.people[spell[0]]
+        qualification = self._qualification(person, spell)
+        decision = rules.with_card_dates(decision, qualification, inquiry.as_of)
+        return Answer(
+            decision.verdict,
+            decision.reason,
+            inquiry.as_of,
+            self.version,
+            qualification.insurer_number,
+            decision.notes,
+            inquiry.warnings,
+            _disclosed(person, decision.verdict),
+            qualification,
+            self.certificate,
+        )
+
+    def _qualification(self, person: Person, spell: Spell) -> Qualification:
+        for candidate, qualification in zip(self.spells[spell[0]], person.qualifications, strict=True):
+            if candidate is spell:
+                return qualification
+        raise AssertionError("a decision's spell is one of those that it was given")
+
+
+def _decide_card(version: int, people: dict[int, Person], card: CardIdentifiers, as_of: int) -> _Found:
+    """Compare the records with the card, and decide between those that fit."""
+    found = _Found(version, people)
+    candidates = [
+        spell
+        for number, person in people.items()
+        if person.birth_date == card.birth_date
+        for spell, q in zip(found.spells[number], person.qualifications, strict=True)
+        if q.number_key == card.number_key
+        and q.symbol_key == card.symbol_key
+        and q.insurer_number == card.insurer_number
+    ]
+    found.decision = rules.decide_card(candidates, rules.branch_code(card.branch), as_of, found.spells.__getitem__)
+    return found
+
+
+def _decide_certificate(
+    version: int, people: dict[int, Person], asked: CertificateIdentifiers, today: int, as_of: int
+) -> _Found:
+    """Compare the records with the certificate, and decide for its holder."""
+    found = _Found(version, people)
+    holders: list[Holder] = []
+    for number, person in people.items():
+        for certificate in person.certificates:
+            if certificate.serial == asked.serial and certificate.issuer == asked.issuer:
+                holders.append((number, certificate.expires_on, certificate.revoked))
+                found.certificate = certificate
+    found.decision = rules.decide_certificate(holders, today, as_of, found.spells.__getitem__)
+    return found
+
+
+def _spells_of(number: int, person: Person) -> list[Spell]:
+    held = person.qualifications
+    multi = len(held) > 1
+    return [rules.spell_of(number, qualification, multi) for qualification in held]
+
+
+def _holder_of_slot(match: Match) -> Holder:
+    expiry = match[3] >> entries.AUX_SHIFT_EXPIRY
+    return match[0], expiry - entries.EXPIRY_OFFSET + entries.EXPIRY_BASE, expiry == entries.EXPIRY_REVOKED
+
+
+def _message_of_card(card: CardIdentifiers) -> bytes:
+    return card_message(card.insurer_number, card.birth_date, card.symbol_key, card.number_key)
+
+
+def _certificate_of(inquiry: Inquiry) -> CertificateIdentifiers:
+    certificate = inquiry.certificate
+    assert certificate is not None, "an inquiry has a card or a certificate"
+    return certificate
+
+
+def _without_data(inquiry: Inquiry, version: int, decision: Decision) -> Answer:
+    """An answer of verdict, reason and notes. Its insurer is the one that the inquiry itself names."""
+    card = inquiry.card
+    insurer_number = card.insurer_number if card is not None else ""
+    return Answer(
+        decision.verdict,
+        decision.reason,
+        inquiry.as_of,
+        version,
+        insurer_number,
+        decision.notes,
+        inquiry.warnings,
+    )
+
+
+def _disclosed(person: Person, verdict: Verdict) -> Person:
+    """The person without other qualifications, certificates and link code, which no answer may carry.
+
+    SUPERSEDED leaves out where the person lives, too: it may have come with the newer registration, which is none of
+    the asking institution's business.
+    """
+    newer = verdict is Verdict.SUPERSEDED
+    return Person(
+        person.name,
+        person.name_kana,
+        person.sex,
+        person.birth_date,
+        (),
+        (),
+        "",
+        person.name_other,
+        person.name_other_kana,
+        "" if newer else person.postcode,
+        "" if newer else person.address,
+    )
