@@ -28,6 +28,23 @@ def is_full(code: int | None) -> bool:
     return code in _FULL
 
 
+def has_room(beside: Path, extra_bytes: int = 4 << 20) -> bool:
+    """Whether a file as long as `beside` could grow by `extra_bytes` in its directory: asked by trying.
+
+    For libraries that report a short write as an input/output error. A probe is written and removed.
+    """
+    temporary = beside.with_name(f"{beside.name}{_TEMPORARY}{secrets.token_hex(6)}")
+    try:
+        with temporary.open("xb") as file:
+            os.posix_fallocate(file.fileno(), 0, extra_bytes)
+            os.truncate(file.fileno(), beside.stat().st_size + extra_bytes)  # sparse: asks for the file size limit
+    except OSError as error:
+        return not is_full(error.errno)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
 def error_of(error: OSError, what: str) -> StoreError:
     """The StoreError that a failed write or sync stands for. `what` names the operation, not a person."""
     if is_full(error.errno):

@@ -7,6 +7,7 @@ with a writable map: a full disk would then kill the process. Byte layouts are d
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -620,9 +621,16 @@ class StoreWriter(StoreReader):
             with self._env.begin(write=True) as txn:
                 yield Transaction(txn, self._dbs)
         except lmdb.Error as error:
-            raise self._failed(_store_error(error)) from error
+            raise self._failed(self._write_error(error)) from error
         except OSError as error:
             raise self._failed(durable.error_of(error, "writing the store")) from error
+
+    def _write_error(self, error: lmdb.Error) -> ShikakuError:
+        # LMDB reports a short write, which is what a full disk looks like, as EIO. Its transaction is undone by then
+        # and no page that is in use was touched, so that a full disk is told apart by asking for room.
+        if getattr(error, "code", None) == errno.EIO and not durable.has_room(self.path / "data.mdb"):
+            return StoreFullError("the disk has no room left; nothing was applied")
+        return _store_error(error)
 
     def _failed(self, error: ShikakuError) -> ShikakuError:
         self._poisoned = not isinstance(error, StoreFullError)
