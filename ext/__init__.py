@@ -1,0 +1,43 @@
+"""Owns the boundary of the compiled leaves: what may be used from outside, and which form of it runs.
+
+Contract. Everything here is a pure function over bytes, text and arrays that the caller owns: no files, no clock,
+no settings, no log, no memory kept after the call. Every public function checks lengths, ranges, dtypes and
+alignment and raises TypeError or ValueError with a stable message; after that nothing can read or write out of
+bounds. The names below are all that other packages may use, as `from ext import keyhash`:
+
+    canon     canonical form of identifiers, for plain ASCII
+    frame     the outline of a JSON text: where its members and elements begin and end
+    keyhash   keyed 128-bit hash of identifiers
+    probe     open-addressing table in the caller's buffer
+
+Each has a twin in plain Python (`keyhash_py`), which is the readable specification: same names, arguments,
+results, error types and messages. SHIKAKU_EXT chooses: `compiled` (or unset) or `python`. There is no silent fall
+back: a compiled module that is missing is an ImportError that names the command to build it.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ext.canon as canon
+    import ext.frame as frame
+    import ext.keyhash as keyhash
+
+__all__ = ["FORM", "canon", "frame", "keyhash"]
+
+FORM = os.environ.get("SHIKAKU_EXT") or "compiled"
+"""Which form runs: `compiled` or `python`."""
+
+if FORM not in ("compiled", "python"):
+    raise ImportError(f"SHIKAKU_EXT={FORM!r} is unknown; choose `compiled` or `python`")
+
+for _name in __all__[1:]:
+    try:
+        globals()[_name] = import_module(f"ext.{_name}" if FORM == "compiled" else f"ext.{_name}_py")
+    except ImportError as error:
+        if error.name != f"ext.{_name}":
+            raise
+        raise ImportError(f"ext.{_name} is not compiled: run `make build` (or set SHIKAKU_EXT=python)") from error

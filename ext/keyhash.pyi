@@ -1,0 +1,43 @@
+"""Owns the keyed hash of identifiers: SipHash-2-4 with 128-bit output, for one message and for many."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEY_BYTES: Final = 16
+
+FORM: str
+"""What `siphash128_rows` and `siphash128_many` run on: `avx2`, `scalar`, or `python` in the twin."""
+
+def siphash128(key: bytes, message: bytes) -> bytes:
+    """Hash one message.
+
+    Returns: 16 bytes, as in the authors' reference implementation.
+    Raises: TypeError, ValueError if the key has not KEY_BYTES bytes.
+    """
+
+def siphash128_many(key: bytes, messages: list[bytes]) -> NDArray[np.uint64]:
+    """Hash a list of messages, eight at a time.
+
+    Returns: uint64, shape (n, 2); a row is [lo, hi], the 16 bytes of `siphash128` read little-endian.
+    """
+
+def siphash128_rows(
+    key: bytes,
+    rows: NDArray[np.uint8],
+    lengths: NDArray[np.uint16],
+    out: NDArray[np.uint64],
+    *,
+    scalar: bool = False,
+) -> None:
+    """Hash the rows of a matrix, eight at a time.
+
+    Args:
+        rows: uint8, shape (n, w), C-contiguous.
+        lengths: uint16, shape (n,): how many bytes of each row are its message; at most w.
+        out: uint64, shape (n, 2), writeable, C-contiguous, no part of the others; receives [lo, hi] of each row.
+        scalar: one row at a time, without AVX2 (for tests and as the reference of benchmarks).
+    Raises: TypeError, ValueError; then nothing is written.
+    Takes no lock; releases the GIL.
+    """
