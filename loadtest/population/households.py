@@ -387,8 +387,8 @@ def _by_prefecture(prefecture: int, kind: str) -> tuple[Insurer, ...]:
 
 
 def _symbol(insurer: Insurer, count: int) -> str:
-    """A symbol in the insurer's own manner: digits, hyphens, kanji, kana, full width; none for the elderly."""
-    if insurer.kind == "elderly":
+    """A symbol in the insurer's own manner: digits, hyphens, kanji, kana, full width, or none."""
+    if insurer.kind == "elderly" or (insurer.kind == "municipal" and insurer.ordinal % 7 == 0):
         return ""
     workplace = 1 + count // 40
     style = insurer.ordinal % 4
