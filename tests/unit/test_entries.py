@@ -59,7 +59,7 @@ def test_a_simple_persons_certificate_holds_the_days() -> None:
 def test_everybody_elses_certificate_says_see_person() -> None:
     chip = (certificate(),)
     pending = person(qualification(state=State.PENDING), certificates=chip)
-    several = person(qualification(), qualification(insurer=OTHER_INSURER), certificates=chip)
+    several = person(qualification(), qualification("2021-04-01", insurer=OTHER_INSURER), certificates=chip)
     nothing = person(certificates=chip)
     for one, listed_count in ((pending, 1), (several, 2), (nothing, 0)):
         [(_, gained, lost, _)] = of_kind(one, CERTIFICATE)
