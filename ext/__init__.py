@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     import ext.canon as canon
     import ext.frame as frame
     import ext.keyhash as keyhash
+    import ext.probe as probe
 
-__all__ = ["FORM", "canon", "frame", "keyhash"]
+__all__ = ["FORM", "canon", "frame", "keyhash", "probe"]
 
 FORM = os.environ.get("SHIKAKU_EXT") or "compiled"
 """Which form runs: `compiled` or `python`."""
