@@ -1,0 +1,429 @@
+"""Owns the reading of feeds: bytes of a CSV or NDJSON file, or a call's operations -> checked rows and row errors.
+
+A file is read in blocks of whole lines, so memory is bounded by the block and the chunk, never by the file or by a
+quoted field that does not close. Plain CSV blocks (no quotes, every row of full width) are cut into columns with two
+string operations; all others go through the csv module, with the same outcome. What is wrong with the file as a
+whole ends the reading with an InputError; what is wrong with a row is listed in its chunk.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal
+
+import msgspec
+
+from engine import limits
+from engine.config import CheckDigitPolicy
+from engine.errors import BodyTooLargeError, FeedEncodingError, FeedHeaderError, FeedTruncatedError, InputError
+from engine.ingest.blocks import Block, BlockChecker, Faults
+from engine.ingest.cells import Fault, Rules
+from engine.ingest.columns import BY_NAME, HEADER_REQUIRED, Form
+from engine.ingest.rows import Chunk, Row, RowError
+
+FeedFormat = Literal["csv", "ndjson"]
+FeedEncoding = Literal["utf-8", "cp932"]
+
+BLOCK_BYTES: Final = 256 * 1024
+"""What is read at once: about a thousand rows, whose columns stay in the processor's cache."""
+ROWS_PER_BLOCK_MAX: Final = 2_000
+_BOM: Final = b"\xef\xbb\xbf"
+_NAME_LIKE: Final = re.compile("[a-z][a-z_]{0,39}")
+_ENDS_EARLY: Final = ("unexpected end of data", "incomplete multibyte sequence")
+_BLANKS: Final = " \t\r"
+
+
+def read(
+    source: Path | BinaryIO,
+    *,
+    format: FeedFormat = "csv",
+    encoding: FeedEncoding = "utf-8",
+    insurer: str | None = None,
+    policy: CheckDigitPolicy = "error",
+    exempt_12_digits: Callable[[str], bool] | None = None,
+    known_insurer: Callable[[str], bool] | None = None,
+) -> Iterator[Chunk]:
+    """Read a feed chunk by chunk.
+
+    Args:
+        source: a file's path, or a binary stream at its beginning (which stays open).
+        insurer: whose feed it is, 8 digits; None: the operator's, with rows of any insurer.
+        policy: whether a wrong check digit is a row error or only counted.
+        exempt_12_digits: insurers whose insured numbers have 12 digits (no My Number guard on `number`).
+        known_insurer: insurers that are registered; None: not checked.
+    Returns: chunks of at most FEED_ROWS_PER_CHUNK rows, in order; data rows are numbered from 1.
+    Raises: FeedHeaderError, FeedEncodingError, FeedTruncatedError, BodyTooLargeError (a line over
+        FEED_LINE_BYTES_MAX), all while iterating: the chunks given before are then void.
+    """
+    if isinstance(source, Path):
+        with source.open("rb", buffering=0) as file:
+            yield from read(
+                file,
+                format=format,
+                encoding=encoding,
+                insurer=insurer,
+                policy=policy,
+                exempt_12_digits=exempt_12_digits,
+                known_insurer=known_insurer,
+            )
+        return
+    lines = LineBlocks(source, encoding)
+    blocks = CsvReader(lines).blocks() if format == "csv" else NdjsonReader(lines).blocks()
+    rules = Rules.of(insurer, policy, exempt_12_digits, known_insurer)
+    yield from _chunks(blocks, BlockChecker(rules), lines)
+
+
+def decode_operations(
+    operations: Sequence[Any],
+    *,
+    insurer: str | None = None,
+    policy: CheckDigitPolicy = "error",
+    exempt_12_digits: Callable[[str], bool] | None = None,
+    known_insurer: Callable[[str], bool] | None = None,
+) -> tuple[list[Row], list[RowError]]:
+    """Check the operations of one call: JSON objects with the columns' names, numbered from 1.
+
+    Returns: the good rows and the errors of the others; apply nothing unless there are no errors.
+    """
+    checker = BlockChecker(Rules.of(insurer, policy, exempt_12_digits, known_insurer))
+    rows: list[Row] = []
+    errors: list[RowError] = []
+    for block in _object_blocks(operations, 1):
+        good, bad, _ = checker.check(block)
+        rows += good
+        errors += bad
+    return rows, errors
+
+
+def _chunks(blocks: Iterable[Block], checker: BlockChecker, lines: LineBlocks) -> Iterator[Chunk]:
+    chunk = Chunk([], [], 0)
+    for block in blocks:
+        count = len(block.numbers)
+        if chunk.seen + count > limits.FEED_ROWS_PER_CHUNK:
+            yield chunk
+            chunk = Chunk([], [], 0)
+        rows, errors, warning_count = checker.check(block)
+        chunk.rows += rows
+        chunk.errors += errors
+        chunk.seen += count
+        chunk.warning_count += warning_count
+        chunk.bytes_read = lines.bytes_read
+    if chunk.seen:
+        yield chunk
+
+
+class LineBlocks:
+    """The text of a stream in blocks of whole lines.
+
+    `unterminated` is set with the last block if the stream does not end with a line feed; `failure` when the
+    stream cannot be read on: iteration then just ends, so that the reader can say in which row.
+    """
+
+    def __init__(self, stream: BinaryIO, encoding: FeedEncoding) -> None:
+        self.stream = stream
+        self.encoding = encoding
+        self.bytes_read = 0
+        self.unterminated = False
+        self.failure: tuple[type[InputError], str] | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        rest = b""
+        while self.failure is None and (data := self.stream.read(BLOCK_BYTES)):
+            if self.bytes_read == 0 and self.encoding == "utf-8":
+                while len(data) < len(_BOM) and (more := self.stream.read(len(_BOM))):
+                    data += more
+                self.bytes_read = len(data)
+                data = data.removeprefix(_BOM)
+            else:
+                self.bytes_read += len(data)
+            data = rest + data
+            end = data.rfind(b"\n") + 1
+            rest = data[end:]
+            yield from self._decoded(self._measured(data[:end]))
+            if len(rest) > limits.FEED_LINE_BYTES_MAX and self.failure is None:
+                self._fail_long()
+        if rest and self.failure is None:
+            self.unterminated = True
+            yield from self._decoded(rest)
+
+    def _measured(self, data: bytes) -> bytes:
+        """The lines up to the first that is too long."""
+        start = 0
+        while start < len(data):
+            end = data.rfind(b"\n", start, start + limits.FEED_LINE_BYTES_MAX + 1)
+            if end < 0:
+                self._fail_long()
+                return data[:start]
+            start = end + 1
+        return data
+
+    def _decoded(self, data: bytes) -> Iterator[str]:
+        try:
+            text = data.decode(self.encoding)
+        except UnicodeDecodeError as error:
+            text = data[: data.rfind(b"\n", 0, error.start) + 1].decode(self.encoding)
+            if self.unterminated and error.end == len(data) and error.reason in _ENDS_EARLY:
+                self.failure = (FeedTruncatedError, "the file ends within a character")
+            else:
+                self.failure = (FeedEncodingError, f"the file is not {self.encoding}")
+        if text:
+            yield text
+
+    def _fail_long(self) -> None:
+        self.failure = (BodyTooLargeError, f"a line is longer than {limits.FEED_LINE_BYTES_MAX} bytes")
+
+    def raise_failure(self, row: int) -> None:
+        """Raise what stopped the reading, if anything did, as an error of this row (0: the header row)."""
+        if self.failure is not None:
+            error, detail = self.failure
+            raise failed_at(error, detail, row)
+
+
+def failed_at(error: type[InputError], detail: str, row: int) -> InputError:
+    """The error with the row in its text and as its field."""
+    where = f"row {row}" if row else "header row"
+    return error(f"{detail} ({where})", field=where)
+
+
+class CsvReader:
+    """The blocks of a CSV file (RFC 4180, header row, CRLF or LF, blank lines skipped).
+
+    The csv module is used through one reader for the whole file, which takes lines as it needs them: a row may
+    go on in the next block.
+    """
+
+    def __init__(self, lines: LineBlocks) -> None:
+        self.source = lines
+        self.texts = iter(lines)
+        self.lines: list[str] = []
+        self.position = 0
+        self.row_chars = 0
+        self.count = -1
+        """Rows read so far; the header row is number 0."""
+        self.inside_quotes = False
+        self.rows = csv.reader(self._next_lines(), strict=True)
+        self.header: list[str] = []
+
+    def blocks(self) -> Iterator[Block]:
+        """All data rows; raises what ends a feed early."""
+        self.header = self._read_header()
+        text: str | None = "".join(self.lines[self.position :])
+        while text is not None:
+            columns = plain_columns(text, len(self.header))
+            yield from self._quoted_blocks(text) if columns is None else self._column_blocks(columns)
+            text = next(self.texts, None)
+        self.source.raise_failure(self.count + 1)
+
+    def _read_header(self) -> list[str]:
+        for text in self.texts:
+            for row in self._parsed(text):
+                self.count = 0
+                return check_header(row)
+        self.source.raise_failure(0)
+        raise FeedHeaderError("the file is empty: the first row names the columns", field="header row")
+
+    def _column_blocks(self, columns: list[list[str]]) -> Iterator[Block]:
+        total = len(columns[0])
+        for start in range(0, total, ROWS_PER_BLOCK_MAX):
+            end = min(start + ROWS_PER_BLOCK_MAX, total)
+            part = columns if end - start == total else [column[start:end] for column in columns]
+            numbers = range(self.count + 1, self.count + 1 + end - start)
+            self.count = numbers[-1]
+            yield Block(numbers, dict(zip(self.header, part, strict=True)))
+
+    def _quoted_blocks(self, text: str) -> Iterator[Block]:
+        rows: list[list[str]] = []
+        faults: Faults = {}
+        for row in self._parsed(text):
+            if len(row) != len(self.header):
+                faults[len(rows)] = self._row_fault(row)
+                row = [""] * len(self.header)
+            rows.append(row)
+            self.count += 1
+            if len(rows) == ROWS_PER_BLOCK_MAX:
+                yield self._row_block(rows, faults)
+                rows, faults = [], {}
+        if rows:
+            yield self._row_block(rows, faults)
+
+    def _row_block(self, rows: list[list[str]], faults: Faults) -> Block:
+        columns = zip(*rows, strict=True)
+        numbers = range(self.count - len(rows) + 1, self.count + 1)
+        return Block(numbers, dict(zip(self.header, columns, strict=True)), faults)
+
+    def _row_fault(self, row: list[str]) -> list[tuple[str, Fault]]:
+        if not row:
+            return [("", Fault("row.quotes", "quotes or line ends"))]
+        if self.source.unterminated and self.position == len(self.lines) and len(row) < len(self.header):
+            raise failed_at(FeedTruncatedError, "the file ends within a row", self.count + 1)
+        return [("", Fault("row.fields", f"{len(row)} fields"))]
+
+    def _parsed(self, text: str) -> Iterator[list[str]]:
+        """Rows that begin in this text; [] for one that the csv module refuses. Blank lines are left out."""
+        self.lines, self.position = io.StringIO(text, newline="\n").readlines(), 0
+        while self.position < len(self.lines):
+            self.row_chars = 0
+            try:
+                row = next(self.rows)
+            except csv.Error:
+                if self.inside_quotes:
+                    self.source.raise_failure(self.count + 1)
+                    raise failed_at(FeedTruncatedError, "the file ends within quotes", self.count + 1) from None
+                yield []
+            else:
+                if row:
+                    yield row
+
+    def _next_lines(self) -> Iterator[str]:
+        """What the csv module reads: one line a time, across blocks only within a row."""
+        while True:
+            if self.position == len(self.lines):
+                text = next(self.texts, None)
+                if text is None:
+                    self.inside_quotes = True
+                    return
+                self.lines, self.position = io.StringIO(text, newline="\n").readlines(), 0
+            line = self.lines[self.position]
+            self.position += 1
+            self.row_chars += len(line)
+            if self.row_chars > limits.FEED_LINE_BYTES_MAX:
+                detail = f"a row is longer than {limits.FEED_LINE_BYTES_MAX} characters, or a quote is not closed"
+                raise failed_at(BodyTooLargeError, detail, self.count + 1)
+            yield line
+
+
+def plain_columns(text: str, width: int) -> list[list[str]] | None:
+    """The columns of plain CSV lines; None if they have quotes, bare carriage returns or another width.
+
+    Each line end becomes a cell of its own; if those stand at every (width + 1)th place, and there are no others,
+    every line has `width` cells.
+    """
+    if '"' in text:
+        return None
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
+        if "\r" in text:
+            return None
+    if not text.endswith("\n"):
+        text += "\n"
+    cells = text.replace("\n", ",\n,").split(",")
+    cells.pop()
+    step = width + 1
+    count, rest = divmod(len(cells), step)
+    if rest or count == 0 or cells[width::step].count("\n") != count or text.count("\n") != count:
+        return None
+    return [cells[start::step] for start in range(width)]
+
+
+def check_header(names: list[str]) -> list[str]:
+    """The header row, if it names columns, each once, and none is missing that every feed needs."""
+    if not names or not any(name in BY_NAME for name in names):
+        raise FeedHeaderError("the first row does not name the columns", field="header row")
+    for position, name in enumerate(names, 1):
+        # What stands in a header row by mistake may be a person's data: only what looks like a name is repeated.
+        shown = name if _NAME_LIKE.fullmatch(name) else f"column {position}"
+        if name not in BY_NAME:
+            raise FeedHeaderError(f"{shown} is not a column of feeds", field=shown)
+        if names.index(name) != position - 1:
+            raise FeedHeaderError(f"{shown} stands twice in the header row", field=shown)
+    for name in HEADER_REQUIRED:
+        if name not in names:
+            raise FeedHeaderError(f"{name} is missing in the header row", field=name)
+    return names
+
+
+class NdjsonReader:
+    """The blocks of an NDJSON file: one object a line, blank lines skipped."""
+
+    def __init__(self, lines: LineBlocks) -> None:
+        self.source = lines
+        self.count = 0
+
+    def blocks(self) -> Iterator[Block]:
+        """All objects; raises what ends a feed early."""
+        for text in self.source:
+            lines = [line for line in text.split("\n") if line.strip(_BLANKS)]
+            objects = list(map(_decoded_line, lines))
+            if self.source.unterminated and objects[-1] is _NOT_JSON:
+                raise failed_at(FeedTruncatedError, "the file ends within a line", self.count + len(objects))
+            yield from _object_blocks(objects, self.count + 1)
+            self.count += len(objects)
+        self.source.raise_failure(self.count + 1)
+
+
+_NOT_JSON: Final = object()
+_DECODER: Final = msgspec.json.Decoder()
+_KINDS: Final = {int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
+_INTEGER_CODES: Final = ("sex", "relation")
+
+
+def _decoded_line(line: str) -> Any:
+    try:
+        return _DECODER.decode(line)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return _NOT_JSON
+
+
+def _object_blocks(objects: Sequence[Any], first: int) -> Iterator[Block]:
+    for start in range(0, len(objects), ROWS_PER_BLOCK_MAX):
+        part = objects[start : start + ROWS_PER_BLOCK_MAX]
+        faults: Faults = {}
+        rows = [_object_texts(value, position, faults) for position, value in enumerate(part)]
+        names = [name for name in BY_NAME if any(name in row for row in rows)]
+        texts = {name: [row.get(name, "") for row in rows] for name in names}
+        yield Block(range(first + start, first + start + len(rows)), texts, faults)
+
+
+def _object_texts(value: Any, position: int, faults: Faults) -> Mapping[str, str]:
+    """The cells of a JSON object as texts, as they would stand in a CSV; what has no text is a fault."""
+    if type(value) is not dict:
+        kind = "not JSON" if value is _NOT_JSON else "not an object"
+        faults[position] = [("", Fault("row.json", kind))]
+        return {}
+    texts: dict[str, str] = {}
+    found: list[tuple[str, Fault]] = []
+    for name, item in value.items():
+        if name not in BY_NAME:
+            found.append(("", Fault("input.unknown", "unknown member")))
+        elif type(item) is str:
+            texts[name] = item
+        elif item is not None:
+            try:
+                texts[name] = _text_of(name, item)
+            except Fault as fault:
+                found.append((name, fault))
+    if found:
+        faults[position] = found
+    return texts
+
+
+def _text_of(name: str, item: Any) -> str:
+    """The text of a JSON value that is neither string nor null, where the column allows such."""
+    form = BY_NAME[name].form
+    if form is Form.FLAG and (type(item) is bool or (type(item) is int and item in (0, 1))):
+        return str(int(item))
+    if name in _INTEGER_CODES and type(item) is int:
+        return str(item)
+    if form is Form.DISEASES and type(item) is list:
+        return ";".join(map(_disease_text, item))
+    raise Fault("input.type", _KINDS.get(type(item), "another type"))
+
+
+_DISEASE_MEMBERS: Final = ("category", "issued_on", "valid_from", "valid_to", "self_pay")
+_DISEASE_PART: Final = re.compile("[0-9-]*")
+
+
+def _disease_text(item: Any) -> str:
+    if type(item) is not dict or not set(item) <= set(_DISEASE_MEMBERS):
+        raise Fault("input.format", "not a list of diseases")
+    parts = [item.get(name) for name in _DISEASE_MEMBERS]
+    texts = ["" if part is None else str(part) for part in parts]
+    if type(parts[-1]) is not int or any(type(part) not in (str, type(None)) for part in parts[:-1]):
+        raise Fault("input.type", "a disease with a member of the wrong type")
+    if not all(map(_DISEASE_PART.fullmatch, texts)):
+        raise Fault("input.format", "not a list of diseases")
+    return ":".join(texts)
