@@ -112,10 +112,14 @@ def encode_person(person: Person) -> bytes:
     return _encode_person(person)
 
 
+def record_head(entry_count: int, recorded_at_ms: int) -> bytes:
+    """How a record with so many entries begins."""
+    return _RECORD_HEAD.pack(RECORD_VERSION, entry_count, 0, recorded_at_ms)
+
+
 def pack_record(key: bytes, recorded_at_ms: int, entries: bytes, person: bytes) -> bytes:
     """One record: head, packed entries, the person's MessagePack, CRC-32 over key and record."""
-    head = _RECORD_HEAD.pack(RECORD_VERSION, len(entries) // ENTRY_BYTES, 0, recorded_at_ms)
-    body = head + entries + person
+    body = record_head(len(entries) // ENTRY_BYTES, recorded_at_ms) + entries + person
     return body + _RECORD_TAIL.pack(zlib.crc32(body, zlib.crc32(key)))
 
 
@@ -387,24 +391,12 @@ class StoreReader:
     def feed_by_digest(self, scope: str, digest: bytes) -> Feed | None:
         """The feed that had this content, if any had."""
         with self._reading() as txn:
-            return self._feed_at(txn, txn.get(scope.encode() + digest, db=self._dbs["feed_digests"]))
+            return _feed_by_digest(txn, self._dbs, scope, digest)
 
-    def last_numbered_feed(self, scope: str) -> Feed | None:
-        """The feed with the highest feed number of a scope."""
-        prefix = scope.encode()
+    def last_feed_number(self, scope: str) -> int | None:
+        """The highest feed number that a scope has used."""
         with self._reading() as txn:
-            cursor = txn.cursor(self._dbs["feed_numbers"])
-            beyond = cursor.set_range(prefix + b"\xff" * 9)
-            at_last = cursor.prev() if beyond else cursor.last()
-            if not at_last or cursor.key()[: len(prefix)] != prefix:
-                return None
-            return self._feed_at(txn, cursor.value())
-
-    def _feed_at(self, txn: Any, feed: bytes | None) -> Feed | None:
-        if feed is None:
-            return None
-        found: Feed = _decoded(_decode_feed, txn.get(feed, db=self._dbs["feeds"]))
-        return found
+            return _last_feed_number(txn, self._dbs, scope)
 
     @property
     def committed_seq(self) -> int:
@@ -459,6 +451,11 @@ class StoreReader:
         with self._reading() as txn:
             yield from txn.cursor(self._versions)
 
+    def versions_checked(self) -> Iterator[Version]:
+        """Every version, decoded, in one snapshot. Raises RecordCorruptError at the first that is damaged."""
+        for key, value in self.walk():
+            yield unpack_record(key, value)
+
     def walk_changes(self) -> Iterator[tuple[int, int]]:
         """Every (seq, person number) of `changes` in one snapshot (fsck)."""
         with self._reading() as txn:
@@ -493,6 +490,23 @@ class StoreReader:
         if not self._closed:
             self._closed = True
             _release(self.path, self._shared)
+
+
+def _feed_by_digest(txn: Any, dbs: dict[str, Any], scope: str, digest: bytes) -> Feed | None:
+    feed_id = txn.get(scope.encode() + digest, db=dbs["feed_digests"])
+    if feed_id is None:
+        return None
+    feed: Feed = _decoded(_decode_feed, txn.get(feed_id, db=dbs["feeds"]))
+    return feed
+
+
+def _last_feed_number(txn: Any, dbs: dict[str, Any], scope: str) -> int | None:
+    prefix = scope.encode()
+    cursor = txn.cursor(dbs["feed_numbers"])
+    beyond = cursor.set_range(prefix + b"\xff" * 9)
+    if not (cursor.prev() if beyond else cursor.last()) or cursor.key()[: len(prefix)] != prefix:
+        return None
+    return int(_SEQ.unpack(cursor.key()[len(prefix) :])[0])
 
 
 def _seek(cursor: Any, number: int, seq: int) -> tuple[bytes, bytes] | None:
@@ -540,6 +554,14 @@ class Transaction:
         """A person's newest version, uncommitted ones included."""
         found = _seek(self._cursor, number, _MASK)
         return unpack_record(*found) if found else None
+
+    def feed_by_digest(self, scope: str, digest: bytes) -> Feed | None:
+        """The feed that had this content, those of this transaction included."""
+        return _feed_by_digest(self._txn, self._dbs, scope, digest)
+
+    def last_feed_number(self, scope: str) -> int | None:
+        """The highest feed number that a scope has used, in this transaction included."""
+        return _last_feed_number(self._txn, self._dbs, scope)
 
     def put_versions(self, records: Sequence[tuple[bytes, bytes]], *, append: bool) -> None:
         """Put (key, record) pairs; `append` if they are sorted and beyond every key that is there."""
@@ -599,7 +621,8 @@ class StoreWriter(StoreReader):
         if not exists(path):
             raise StoreMissingError(f"no store at {path}: run `shikaku init`")
         self._lock = _lock(path.parent / "writer.lock")
-        self._poisoned = False
+        self.poisoned = False
+        """Set by the first write that failed for another reason than space; nothing can be written any more."""
         try:
             super().__init__(path, key_id=key_id, map_bytes=map_bytes)
         except BaseException:
@@ -615,7 +638,7 @@ class StoreWriter(StoreReader):
         Raises StoreFullError (undone; the writer may go on), StorePoisonedError (this writer is finished: the state
         of the file is unknown until it is opened anew).
         """
-        if self._poisoned:
+        if self.poisoned:
             raise StorePoisonedError("an earlier write failed; the writer must be opened anew")
         try:
             with self._env.begin(write=True) as txn:
@@ -633,7 +656,7 @@ class StoreWriter(StoreReader):
         return _store_error(error)
 
     def _failed(self, error: ShikakuError) -> ShikakuError:
-        self._poisoned = not isinstance(error, StoreFullError)
+        self.poisoned = not isinstance(error, StoreFullError)
         return error
 
     def roll_back(self) -> int:

@@ -63,8 +63,8 @@ class Spool:
 
     def __init__(self, directory: Path, name: str) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._paths = [directory / f"{name}.{part}" for part in ("staged", "added", "changed", "removed")]
-        self._staged, self._added, self._changed, self._removed = (path.open("w+b") for path in self._paths)
+        self._paths = [directory / f"{name}.{part}" for part in ("staged", "added", "changed")]
+        self._staged, self._added, self._changed = (path.open("w+b") for path in self._paths)
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +72,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for path, file in zip(self._paths, (self._staged, self._added, self._changed, self._removed), strict=True):
+        for path, file in zip(self._paths, (self._staged, self._added, self._changed), strict=True):
             path.unlink(missing_ok=True)
             try:
                 file.close()
@@ -101,12 +101,6 @@ class Spool:
         rows["person"], rows["entry"] = persons, entries
         _write(self._added, rows.tobytes())
 
-    def note_removed(self, persons: np.ndarray, entries: np.ndarray) -> None:
-        """Note index entries that are no more, to be removed when the new ones are visible."""
-        rows = np.empty(len(persons), ADDED_DTYPE)
-        rows["person"], rows["entry"] = persons, entries
-        _write(self._removed, rows.tobytes())
-
     def note_changed(self, first_seq: int, persons: np.ndarray) -> None:
         """Note people whose entries have to be compared with the version before, with the changes' numbers."""
         rows = np.empty(len(persons), CHANGE_DTYPE)
@@ -116,10 +110,6 @@ class Spool:
     def added(self) -> Iterator[np.ndarray]:
         """What note_added noted, ADDED_DTYPE, in pieces."""
         return _pieces(self._added, ADDED_DTYPE)
-
-    def removed(self) -> Iterator[np.ndarray]:
-        """What note_removed noted, ADDED_DTYPE, in pieces."""
-        return _pieces(self._removed, ADDED_DTYPE)
 
     def changed(self) -> Iterator[np.ndarray]:
         """What note_changed noted, CHANGE_DTYPE, in pieces."""

@@ -1,0 +1,123 @@
+"""Owns the start of the writer, from whatever a crash left to store and index in agreement, in one readable sequence.
+
+Also its counterpart, the snapshot: a copy of both from which the same sequence starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine import durable
+from engine.config import Config
+from engine.errors import IndexCorruptError, RecordCorruptError, StoreFullError
+from engine.index import IndexWriter, default_directory
+from engine.ingest import publication, spool
+from engine.keys import Keys
+from engine.store import StoreReader, StoreWriter
+
+
+def open_for_writing(config: Config, keys: Keys) -> tuple[StoreWriter, IndexWriter]:
+    """Lock and open the store, undo what was never committed, and bring the index up to what was.
+
+    Raises StoreMissingError, StoreLockedError, StoreVersionError, KeyMismatchError, IndexSpaceError.
+    """
+    store = StoreWriter(config.store_dir, key_id=keys.key_id, map_bytes=config.map_bytes)
+    try:
+        store.roll_back()
+        spool.empty(config.spool_dir)
+        durable.remove_leftovers(config.data_dir)
+        index = open_index(config, keys, store)
+    except BaseException:
+        store.close()
+        raise
+    return store, index
+
+
+def open_index(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter:
+    """The index as of the last committed change: the live one, else the one saved on disk, else from the records."""
+    committed = store.committed_seq
+    index = _attach(config, keys, store, committed) or _load(config, keys, store, committed)
+    if index is None:
+        return _rebuild(config, keys, store, committed)
+    try:
+        index.drop_provisional()
+        publication.replay(store, index, after=index.applied_seq, upto=committed)
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def index_directory(config: Config, store_id: bytes) -> Path:
+    """Where the live index of a store is."""
+    return config.index_dir or default_directory(store_id)
+
+
+def _attach(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter | None:
+    try:
+        index = IndexWriter.attach(index_directory(config, store.store_id), store_id=store.store_id, key_id=keys.key_id)
+    except (IndexCorruptError, FileNotFoundError):
+        return None
+    return _not_ahead(index, committed)
+
+
+def _load(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter | None:
+    try:
+        index = IndexWriter.load(
+            index_directory(config, store.store_id),
+            config.snapshot_file,
+            store_id=store.store_id,
+            key_id=keys.key_id,
+        )
+    except (IndexCorruptError, FileNotFoundError):
+        return None
+    return _not_ahead(index, committed)
+
+
+def _not_ahead(index: IndexWriter, committed: int) -> IndexWriter | None:
+    """An index that knows more than the store belongs to a later state of it (the store was put back)."""
+    if index.data_version <= committed:
+        return index
+    index.close()
+    return None
+
+
+def _rebuild(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter:
+    needed = max(config.index_keys, store.key_count(committed))
+    index = IndexWriter.create(
+        index_directory(config, store.store_id), store_id=store.store_id, key_id=keys.key_id, keys=needed
+    )
+    try:
+        index.rebuild(store.entries(committed), seq=committed, keys=needed)
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def snapshot(directory: Path, store: StoreWriter, index: IndexWriter, keys: Keys, *, map_bytes: int) -> None:
+    """Copy store and index into an absent or empty directory, which can then be used as a data folder.
+
+    Durable and read back on return. Raises FileExistsError, StoreFullError.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if any(directory.iterdir()):
+        raise FileExistsError(f"{directory} is not empty")
+    names = Config(data_dir=directory)
+    store.copy(names.store_dir)
+    index.save(names.snapshot_file)
+    durable.fsync_directory(directory)
+    copy = StoreReader(names.store_dir, key_id=keys.key_id, map_bytes=map_bytes)
+    try:
+        _compare(store, copy)
+    finally:
+        copy.close()
+
+
+def _compare(store: StoreReader, copy: StoreReader) -> None:
+    """Every record of the copy is read: a copy is worth what can be read back from it."""
+    if copy.store_id != store.store_id or copy.committed_seq != store.committed_seq:
+        raise StoreFullError("the copy is not complete")
+    rows = sum(1 for _ in copy.versions_checked())
+    if rows != copy.committed_seq:
+        raise RecordCorruptError("the copy has not one version for each change")
