@@ -3,6 +3,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 SHIKAKU := $(VENV)/bin/shikaku
+PIP    := $(PY) -m pip -qq --disable-pip-version-check --no-input install
+
+PORT   ?= 8443
+PEOPLE ?= 100000
+SIZE   ?= standard
+TESTS  ?= tests
+WORKERS ?=
+ONCE   ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help check-tools setup setup-test build debug asan demo test test-all bench check clean
@@ -20,18 +28,52 @@ check-tools:
 $(VENV)/.runtime: requirements/runtime.txt | check-tools
 	@echo "shikaku: setting up $(VENV)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@$(PIP) --require-hashes -r requirements/runtime.txt
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.runtime
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/test.txt
+	@echo "shikaku: adding what tests and benchmarks need"
+	@$(PIP) --require-hashes -r requirements/test.txt
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.runtime setup.py pyproject.toml $(wildcard ext/*.pyx ext/*.pxd ext/*.h)
-	@echo "shikaku: building the extension"
-	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+# The stamp is named after the build mode, so that another mode builds anew.
+BUILT := $(VENV)/.built-$(or $(SHIKAKU_BUILD),release)
+$(BUILT): $(VENV)/.runtime setup.py pyproject.toml $(wildcard ext/*.pyx ext/*.pxd ext/*.h)
+	@echo "shikaku: building the extension ($(or $(SHIKAKU_BUILD),release))"
+	@rm -rf build $(VENV)/.built-*
+	@$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
 
-setup: $(VENV)/.built  ## make the environment and build the extension
-setup-test: setup $(VENV)/.test
+setup: $(BUILT)  ## make the environment and build the extension
+setup-test: setup $(VENV)/.test  ## the same, and what tests and benchmarks need
 build: setup  ## build the extension (SHIKAKU_BUILD=release|debug|asan|trace)
+
+debug:  ## build without optimisation, with symbols
+	@$(MAKE) --no-print-directory build SHIKAKU_BUILD=debug
+
+asan: $(VENV)/.test  ## build with address and undefined-behaviour sanitizers and run the tests of ext under them
+	@$(MAKE) --no-print-directory build SHIKAKU_BUILD=asan
+	@LD_PRELOAD=$$($${CC:-cc} -print-file-name=libasan.so) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
+		$(PY) -m pytest -q -m "not long" tests/twins
+
+demo: setup  ## sample population, personas and a running server (PORT, WORKERS, PEOPLE; ONCE=1: check and end)
+	@$(SHIKAKU) demo --port $(PORT) --people $(PEOPLE) $(if $(WORKERS),--workers $(WORKERS)) $(if $(filter-out 0,$(ONCE)),--once)
+
+test: setup-test  ## run the tests (TESTS=folder or file)
+	@$(PY) -m pytest -q -m "not long" $(TESTS)
+
+test-all: setup-test  ## run all tests, those that take minutes too
+	@$(PY) -m pytest -q $(TESTS)
+
+bench: setup-test  ## run the benchmarks (SIZE=small|standard|large)
+	@$(PY) -m pytest -q benchmarks --size $(SIZE)
+
+check: setup-test  ## format, lint and types
+	@$(PY) -m ruff format --check --quiet .
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m mypy
+	@$(VENV)/bin/cython-lint ext
+
+clean:  ## remove what was built (the environment and var/ stay)
+	@rm -rf build ext/*.so ext/*.c ext/*.html shikaku.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.built-*
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -5,8 +5,10 @@ The table is printed by `shikaku --help` and quoted in docs/OPERATING.md; script
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import os
+import signal
 import sys
 from typing import Final
 
@@ -19,6 +21,8 @@ from engine.errors import (
     ShikakuError,
     StoreError,
 )
+
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class Exit(enum.IntEnum):
@@ -92,3 +96,12 @@ def say(role: str, line: str) -> None:
     """One line to the log (standard error), in a single write, so that lines of several processes stay whole."""
     sys.stderr.write(f"shikaku {role}[{os.getpid()}]: {line}\n")
     sys.stderr.flush()
+
+
+def die_with_parent(parent_pid: int, number: signal.Signals) -> None:
+    """Ask the kernel for a signal to this process when its parent ends, whatever ends it (Linux)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent_pid:
+        os._exit(Exit.OK)

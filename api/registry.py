@@ -8,16 +8,27 @@ from collections.abc import Callable
 from api.app import registry_app
 from api.commit import Commits
 from api.exits import Exit
-from api.serving import serve
+from api.serving import Service
 from engine.config import Config
+from engine.errors import CorruptionError, ShikakuError, StorePoisonedError
 from engine.ingest.registry import Registry
 from engine.keys import Keys
 
 
 def run(config: Config, keys: Keys, listener: socket.socket, name: str, ready: Callable[[], None]) -> Exit:
-    """Be the registry until SIGTERM: recover, serve, drain, and leave a snapshot of the index behind."""
+    """Be the registry until SIGTERM: recover, serve, drain, finish what was taken, and save the index."""
     registry = Registry.open(config, keys)
+    commits = Commits(registry)
+    service = Service(registry_app(commits, registry, config), listener, name, config.drain_seconds)
+
+    def judge(error: BaseException) -> None:
+        """A refusal concerns its caller; after anything else the writer must be opened anew, by a new process."""
+        if isinstance(error, StorePoisonedError | CorruptionError) or not isinstance(error, ShikakuError):
+            service.give_up(error)
+
+    commits.on_fatal = judge
     try:
-        return serve(registry_app(Commits(registry), registry, config), listener, name, config.drain_seconds, ready)
+        return service.serve(ready)
     finally:
+        commits.close()
         registry.close()

@@ -29,25 +29,17 @@ IDLE_GRACE_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.01
 
 
-def serve(
-    app: web.Application, listener: socket.socket, role: str, drain_seconds: float, ready: Callable[[], None]
-) -> Exit:
-    """Serve until SIGTERM and drain. Returns the process's exit code; calls `ready` once requests are accepted."""
-    service = Service(app, listener, role, drain_seconds)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(service.run(ready))
-
-
 class Service:
-    """One application being served; `stop` ends it from within."""
+    """One application being served. `serve` blocks; `give_up` may be called from any thread."""
 
     def __init__(self, app: web.Application, listener: socket.socket, role: str, drain_seconds: float) -> None:
-        self.role = role
-        self.draining = False
-        self.exit_code = Exit.OK
+        self._role = role
+        self._draining = False
+        self._exit_code = Exit.OK
         self._listener = listener
         self._drain_seconds = drain_seconds
         self._stopped = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         app.on_response_prepare.append(self._close_while_draining)
         self._runner = web.AppRunner(
             app,
@@ -57,9 +49,24 @@ class Service:
             keepalive_timeout=KEEPALIVE_SECONDS,
         )
 
-    async def run(self, ready: Callable[[], None]) -> Exit:
-        """Accept requests until stopped, then drain."""
-        loop = asyncio.get_running_loop()
+    def serve(self, ready: Callable[[], None]) -> Exit:
+        """Serve until SIGTERM and drain. Returns the process's exit code; calls `ready` once requests are accepted."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(self._serve(ready))
+
+    def give_up(self, error: BaseException) -> None:
+        """End this process because of an error, with its line and exit code; the supervisor starts another.
+
+        Corruption ends it at once, with nothing more answered; anything else drains first.
+        """
+        say(self._role, line_of(error))
+        if isinstance(error, CorruptionError) or self._loop is None:
+            os._exit(exit_of(error))
+        self._exit_code = exit_of(error)
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    async def _serve(self, ready: Callable[[], None]) -> Exit:
+        self._loop = loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
         await self._runner.setup()
@@ -69,16 +76,11 @@ class Service:
         gc.freeze()
         ready()
         await self._stopped.wait()
-        self.draining = True
+        self._draining = True
         await site.stop()
         await self._wait_for_idle_connections()
         await self._runner.cleanup()
-        return self.exit_code
-
-    def fail(self, error: BaseException) -> None:
-        """Stop serving at once because of corruption: log one line, answer nothing more."""
-        say(self.role, line_of(error))
-        os._exit(exit_of(error))
+        return self._exit_code
 
     async def _wait_for_idle_connections(self) -> None:
         server = self._runner.server
@@ -88,16 +90,16 @@ class Service:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _close_while_draining(self, request: web.Request, response: web.StreamResponse) -> None:
-        if self.draining:
+        if self._draining:
             response.force_close()
             response.headers["Connection"] = "close"
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, CorruptionError):
-            self.fail(error)
+            self.give_up(error)
         elif error is not None:
-            say(self.role, line_of(error))
+            say(self._role, line_of(error))
 
 
 class _NoTraceback(logging.Filter):

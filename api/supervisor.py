@@ -13,7 +13,6 @@ imported before the first fork, and a killed worker is back within milliseconds.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import faulthandler
 import gc
@@ -26,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from api.exits import CommandError, Exit, exit_of, line_of, say
+from api.exits import CommandError, Exit, die_with_parent, exit_of, line_of, say
 from api.instance import ServerState, forget_state, hold_lock, write_state
 from api.serving import BACKLOG
 from engine import clock
@@ -41,8 +40,6 @@ CORRUPT_DEATHS_MAX: Final = 3
 """Quick deaths in a row by corruption after which nothing is served any more."""
 SNAPSHOT_SECONDS: Final = 60.0
 """What the registry gets beyond drain_seconds to save the index."""
-_PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 Job = Callable[[socket.socket, str, Callable[[], None]], Exit]
@@ -87,6 +84,12 @@ class Supervisor:
         self._registry_told = False
         self._kill_at_ns: int | None = None
         self._exit_code = Exit.OK
+
+    def addresses(self) -> dict[str, str]:
+        """Where checks and the registry are reached."""
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        ports = {"checks": self._workers[0].listener, "registry": self._registry.listener}
+        return {name: f"http://{host}:{listener.getsockname()[1]}" for name, listener in ports.items()}
 
     def run(self) -> Exit:
         """Start everything and watch it until SIGTERM or SIGINT, then drain. Returns the exit code."""
@@ -317,14 +320,6 @@ def listen(host: str, port: int) -> socket.socket:
         why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
         raise CommandError(Exit.PORT, "server.port", f"port {port} on {host} {why}") from None
     return listener
-
-
-def die_with_parent(parent_pid: int, number: signal.Signals) -> None:
-    """Ask the kernel for a signal to this process when its parent ends, whatever ends it (Linux)."""
-    if _LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent_pid:
-        os._exit(Exit.OK)
 
 
 def _describe(code: int) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from api.exits import Exit
-from api.serving import serve
+from api.serving import Service
 from api.supervisor import Supervisor
 from engine.config import Config
 
@@ -35,7 +35,7 @@ def job(role: str, code: int | None) -> Callable[[socket.socket, str, Callable[[
         app = web.Application()
         app.router.add_get("/", pid)
         app.router.add_get("/slow", slow)
-        return serve(app, listener, name, 5.0, ready)
+        return Service(app, listener, name, 5.0).serve(ready)
 
     return run
 

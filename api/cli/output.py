@@ -1,0 +1,87 @@
+"""Owns what subcommands print: JSON for machines, tables for people, progress, and what to do after an error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+_NEXT: Final = {
+    "config.invalid": "see `shikaku serve --help` for the settings",
+    "index.corrupt": "stop the server, delete the index folder under /dev/shm, and start again: it is rebuilt",
+    "index.space": "enlarge /dev/shm, or set index_dir",
+    "key.mismatch": "point --key at the key that was made with this store",
+    "key.missing": "run `shikaku init`, or point --key at the key file",
+    "registry.busy": "another import is under way: try again when it is done",
+    "server.port": "choose another with --port, or stop what uses it",
+    "server.starting": "try again in a moment",
+    "server.unreachable": "start it with `shikaku serve`, or give its --port",
+    "store.corrupt": "run `shikaku fsck`, then restore a snapshot",
+    "store.exists": "use another --data folder, or delete this one",
+    "store.full": "make room on the disk, or raise map_bytes; nothing was half applied",
+    "store.locked": "use the running server, or stop it first",
+    "store.missing": "run `shikaku init`, or point --data at the data folder",
+    "store.poisoned": "start again: the store is recovered",
+    "store.version": "use the version of Shikaku that wrote this store",
+}
+
+
+def advice_of(code: str) -> str:
+    """What the operator does next after an error with this code; "" if its line says all."""
+    return _NEXT.get(code, "")
+
+
+def print_json(value: object) -> None:
+    """Print a value as one indented JSON document."""
+    import msgspec
+
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def print_pairs(pairs: Mapping[str, object]) -> None:
+    """Print names and values in two columns."""
+    print_table(("", ""), pairs.items(), header=False)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> None:
+    """Print a table as wide as its content; on a narrow terminal, lines wrap."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, show_header=header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+class Advance(Protocol):
+    """Reports progress: how much is done, and of how much if known."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+@contextmanager
+def progress(what: str, unit: str, total: int | None) -> Iterator[Advance]:
+    """A progress bar with rate and remaining time on standard error; silent where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    ]
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total, rate="")
+
+        def advance(done: int, total: int | None = None) -> None:
+            speed = bar.tasks[task].speed
+            rate = f"{speed:,.0f}/s" if speed else ""
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield advance

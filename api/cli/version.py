@@ -1,0 +1,24 @@
+"""Owns `shikaku version`: what is installed here."""
+
+from __future__ import annotations
+
+from api.cli.options import Json
+
+
+def version(as_json: Json = False) -> None:
+    """Print the versions of Shikaku, Python and the libraries that matter.
+
+    Example: shikaku version --json
+    """
+    import platform
+    from importlib import metadata
+
+    import ext
+    from api.cli.output import print_json, print_pairs
+
+    versions = {name: metadata.version(name) for name in ("shikaku", "aiohttp", "lmdb", "msgspec", "numpy", "uvloop")}
+    found = versions | {"python": platform.python_version(), "ext": ext.FORM}
+    if as_json:
+        print_json(found)
+    else:
+        print_pairs(found)
