@@ -78,7 +78,7 @@ def write_rows(file: TextIO, people: Iterable[Person]) -> int:
 def rows_of(person: Person) -> Iterator[dict[str, str]]:
     """The rows that bring a person to what it is: new, then lose or cancel where the loss is not in the new row."""
     for position, spell in enumerate(person.spells):
-        later = bool(spell.loss_reason) and spell.gained % 4 == 0
+        later = spell.lost is not None and bool(spell.loss_reason) and spell.gained % 4 == 0
         row = _row(person, spell, position, None if later else spell.lost)
         yield row
         if spell.cancelled:

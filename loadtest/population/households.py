@@ -296,7 +296,7 @@ class Families:
                 continue
             spells.append(self._spell(human, position, cover, gained, bare))
         if not spells:
-            spells.append(self._spell(human, position, replace(covers[-1], lost=None), human.birth, bare))
+            spells.append(self._spell(human, position, replace(covers[-1], lost=None, reason=""), human.birth, bare))
         known = bool(human.certificates or human.link_code)
         several = len(spells) > 1 and len({(each.insurer, each.symbol, each.number) for each in spells}) > 1
         if several and not (linked and known):
@@ -338,7 +338,7 @@ class Families:
         }
         if kind in ("municipal", "guild", "elderly"):
             year = date.fromordinal(self._today).year + (0 if chance() < 0.1 else 1)
-            columns["card_valid_to"] = f"{year}-07-31"
+            columns["card_valid_to"] = max(f"{year}-07-31", iso(gained + 30))
         if age < 6:
             columns["preschool"] = "1"
         if 70 <= age < 75:

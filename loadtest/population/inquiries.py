@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any, Final
 
+from loadtest.population.check_digits import with_check_digit
 from loadtest.population.households import ISSUER, Choice, Families, iso
 from loadtest.population.model import Household, Person, Spell
 from loadtest.population.truth import expected
@@ -15,6 +16,8 @@ Asked = tuple[dict[str, Any], str, str | None]
 """The request in the native JSON form, the verdict, the reason."""
 
 INSTITUTION: Final = "1311111114"
+NOBODY: Final = with_check_digit("0000999")
+"""An insured number that no elderly person has: theirs begin at 1000 (without the check digit)."""
 AS_OF_LAST: Final = date(2099, 6, 3).toordinal()
 FULL_WIDTH: Final = str.maketrans({chr(code): chr(code + 0xFEE0) for code in range(0x21, 0x7F)})
 MANNERS: Final = (
@@ -80,7 +83,7 @@ def _card(chance: random.Random, person: Person, spell: Spell, manner: str) -> d
         "birth_date": iso(person.birth),
     }
     if manner == "card_without_branch":
-        del card["branch"]
+        card["branch"] = ""
     elif manner == "card_as_typed":
         card |= _as_typed(chance, card)
     elif manner == "wrong_branch":
@@ -88,17 +91,18 @@ def _card(chance: random.Random, person: Person, spell: Spell, manner: str) -> d
     elif manner == "wrong_birth_date":
         card["birth_date"] = iso(person.birth + chance.choice((-365, -1, 1, 30)))
     elif manner == "wrong_number":
-        card["symbol"] += "無"
-    return card
+        card |= {"number": NOBODY} if spell.insurer.startswith("39") else {"symbol": spell.symbol + "無"}
+    return {name: text for name, text in card.items() if text}
 
 
 def _as_typed(chance: random.Random, card: dict[str, str]) -> dict[str, str]:
     """The same identifiers in another spelling: width, blanks, hyphens, padding."""
-    insurer = card["insurer_number"]
+    insurer, symbol, number = card["insurer_number"], card["symbol"], card["number"]
+    zero = "" if insurer.startswith("39") else "0"
     return {
         "insurer_number": chance.choice((insurer, "  " + insurer[2:] if insurer.startswith("00") else insurer)),
-        "symbol": chance.choice((card["symbol"].translate(FULL_WIDTH), card["symbol"].replace("・", "-") + " ")),
-        "number": chance.choice(("0" + card["number"], card["number"].translate(FULL_WIDTH), f" {card['number']}")),
+        "symbol": chance.choice((symbol.translate(FULL_WIDTH), symbol.replace("・", "/"), symbol.replace("-", "－"))),
+        "number": chance.choice((zero + number, number.translate(FULL_WIDTH), f" {number} ")),
     }
 
 

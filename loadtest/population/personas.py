@@ -113,10 +113,10 @@ class _Stage:
             "全角　まこと", "ゼンカク　マコト", 1, "1975-07-07", [_spell(KYOSAI, SYMBOL, "００１２３", "00")]
         )
         request = self._card(kana)
-        request["card"] |= {"symbol": "診療-12", "number": "123"}
+        request["card"] |= {"symbol": "診療12", "number": "123"}
         yield Persona(
             "valid_mixed_width", kana.name, request, "VALID", None,
-            "記号番号の表記ゆれ（全角・半角・ハイフン）でも有効", "found although width, dots and zeros differ", [kana],
+            "記号番号の表記ゆれ（全角・半角・中点）でも有効", "found although width, dots and zeros differ", [kana],
         )  # fmt: skip
 
         yield from self._valid_with_notes()
@@ -228,14 +228,6 @@ class _Stage:
         yield Persona(
             "certificate_revoked", revoked.name, self._chip(revoked), "NOT_FOUND", "certificate_revoked",
             "電子証明書の失効（紛失届など）", "the certificate was revoked", [revoked],
-        )  # fmt: skip
-
-        bare = _person("取消　済子", "トリケシ　スミコ", 2, "1997-07-17", [_spell(KUMIAI, SYMBOL, "406", "00")])
-        bare.spells[0].cancelled = True
-        bare.certificates.append(self._certificate(24, 700))
-        yield Persona(
-            "no_qualification", bare.name, self._chip(bare), "NOT_FOUND", "no_qualification",
-            "証明書の持ち主に有効な登録が一つもない", "the holder's only registration was withdrawn", [bare],
         )  # fmt: skip
 
     def open_questions(self) -> Iterator[Persona]:

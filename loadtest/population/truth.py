@@ -16,8 +16,10 @@ from loadtest.population.model import NEVER, Person, Spell
 Expected = tuple[str, str | None]
 """Verdict and reason."""
 
-DROPPED = set("-‐‑‒–—―−ー─━ｰ・･/／\\＼·•‧∙⁄∕~〜～_")
-"""Hyphens, dashes, minus and long-vowel marks, middle dots, slashes: they carry no meaning in a symbol."""
+DROPPED = set("・･/／·•‧∙⁄∕")
+"""Middle dots and slashes carry no meaning in a symbol."""
+HYPHENS = set("-‐‑‒–—―−ー─━ｰ")
+"""Hyphens, dashes, minus signs and long-vowel marks are one and the same."""
 LOSS = {"": "lost", "01": "deceased", "02": "public_assistance", "03": "insurance_changed", "99": "lost"}
 
 
@@ -70,8 +72,6 @@ def _by_certificate(people: list[Person], asked: dict[str, str], today: date, as
                 return "NOT_FOUND", "certificate_revoked"
             if today.toordinal() > three_months_after(certificate.expires):
                 return "NOT_FOUND", "certificate_expired"
-            if all(spell.cancelled for spell in person.spells):
-                return "NOT_FOUND", "no_qualification"
             return _decide(person.spells, person.spells, as_of)
     return "NOT_FOUND", "unknown_certificate"
 
@@ -106,9 +106,10 @@ def _holders(people: list[Person], fits: Callable[[Person, Spell], bool]) -> lis
 
 
 def canonical(text: str) -> str:
-    """One spelling for all ways to write a symbol or number: width, blanks, hyphens, dots and case do not count."""
+    """A symbol or number without what does not count in it: width, blanks, dots, case, kind of hyphen."""
     folded = unicodedata.normalize("NFKC", text)
-    return "".join(char for char in folded if char not in DROPPED and not char.isspace()).upper()
+    kept = (char for char in folded if char not in DROPPED and not char.isspace())
+    return "".join("-" if char in HYPHENS else char for char in kept).upper()
 
 
 def number(text: str) -> str:
