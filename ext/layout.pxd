@@ -22,6 +22,9 @@ cdef extern from *:
     #define SHIKAKU_AUX_MASK 0xfffcull
     #define SHIKAKU_TAG_MASK (~0xffffull)
 
+    /* In applied_seq: a change is under way. */
+    #define SHIKAKU_UNSETTLED (1ull << 63)
+
     typedef struct {
         _Alignas(16) uint64_t w0;
         uint64_t w1;
@@ -110,6 +113,7 @@ cdef extern from *:
     const uint64_t OVERFLOW "SHIKAKU_OVERFLOW"
     const uint64_t AUX_MASK "SHIKAKU_AUX_MASK"
     const uint64_t TAG_MASK "SHIKAKU_TAG_MASK"
+    const uint64_t UNSETTLED "SHIKAKU_UNSETTLED"
 
     ctypedef struct Slot "shikaku_slot":
         uint64_t w0

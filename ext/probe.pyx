@@ -133,6 +133,8 @@ cdef class Table:
 
     @property
     def visible_seq(self):
+        if probe_load_acquire(&_header(self).retired) and self.follow is not None:
+            return self.follow().visible_seq
         return probe_load_acquire(&_header(self).visible_seq)
 
     @visible_seq.setter
@@ -142,6 +144,8 @@ cdef class Table:
 
     @property
     def insurers_version(self):
+        if probe_load_acquire(&_header(self).retired) and self.follow is not None:
+            return self.follow().insurers_version
         return probe_load_acquire(&_header(self).insurers_version)
 
     @insurers_version.setter
@@ -150,13 +154,27 @@ cdef class Table:
         probe_store_release(&_writable_header(self).insurers_version, value)
 
     @property
+    def settled_seq(self):
+        if probe_load_acquire(&_header(self).retired) and self.follow is not None:
+            return self.follow().settled_seq
+        # What was found before is found before this is read.
+        probe_fence_acquire()
+        cdef uint64_t word = probe_load_acquire(&self.view.header.applied_seq)
+        return -1 if word & layout.UNSETTLED else word
+
+    @property
     def applied_seq(self):
-        return probe_load_acquire(&_header(self).applied_seq)
+        return probe_load_acquire(&_header(self).applied_seq) & ~layout.UNSETTLED
 
     @applied_seq.setter
     def applied_seq(self, value):
-        _integer(value, "applied_seq", 0, 2**64 - 1)
+        _integer(value, "applied_seq", 0, 2**63 - 1)
         probe_store_release(&_writable_header(self).applied_seq, value)
+
+    def unsettle(self):
+        probe_or_release(&_writable_header(self).applied_seq, layout.UNSETTLED)
+        # Nothing that is written from now on may be seen before it.
+        probe_fence_release()
 
     @property
     def count(self):

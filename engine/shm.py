@@ -1,0 +1,112 @@
+"""Owns mapped memory: the only user of mmap. A segment is one file, mapped whole, read-only or for writing.
+
+Invariants: every page of a segment exists before it is mapped for the first time (`posix_fallocate`), so a full tmpfs
+is an error at creation and never a SIGBUS later; files are replaced and unlinked, never shortened.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from engine.errors import IndexSpaceError
+
+HUGE_PAGE_BYTES: Final = 2 << 20
+_MADV_COLLAPSE: Final = 25
+"""Linux 6.1: gather the range into huge pages now; needs no setting and no right."""
+_ALIGN_TRIES: Final = 8
+
+
+class Segment:
+    """One mapped file. `huge_pages` says whether the last `collapse` succeeded."""
+
+    __slots__ = ("buffer", "huge_pages", "path")
+
+    def __init__(self, path: Path, buffer: mmap.mmap) -> None:
+        self.path = path
+        self.buffer = buffer
+        self.huge_pages = False
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file and of the mapping."""
+        return len(self.buffer)
+
+    def collapse(self) -> bool:
+        """Ask for huge pages, which halve the cost of a random read; not getting them is no error.
+
+        Returns: whether they were got; the rest of the file behind the last whole huge page stays in small ones.
+        """
+        whole = self.size_bytes // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+        try:
+            if whole:
+                self.buffer.madvise(_MADV_COLLAPSE, 0, whole)
+            self.huge_pages = whole > 0
+        except OSError:
+            self.huge_pages = False
+        return self.huge_pages
+
+    def close(self) -> None:
+        """Unmap. Raises BufferError while something still uses the buffer."""
+        self.buffer.close()
+
+
+def create(path: Path, size_bytes: int) -> Segment:
+    """Make a file of zero bytes and map it for writing.
+
+    Raises: FileExistsError; IndexSpaceError if there is no room (nothing is left behind then).
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+        return Segment(path, _map(descriptor, size_bytes, mmap.PROT_READ | mmap.PROT_WRITE))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EFBIG):
+            raise IndexSpaceError(f"no room for an index of {size_bytes} bytes in {path.parent}") from error
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def open_(path: Path, *, writable: bool = False) -> Segment:
+    """Map an existing file. Raises FileNotFoundError; ValueError if it is empty."""
+    descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+    try:
+        protection = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
+        return Segment(path, _map(descriptor, os.fstat(descriptor).st_size, protection))
+    finally:
+        os.close(descriptor)
+
+
+def is_aligned(segment: Segment) -> bool:
+    """Whether the mapping begins on a huge page, so that huge pages of the file are used as such."""
+    return _excess(segment.buffer) == 0
+
+
+def _excess(buffer: mmap.mmap) -> int:
+    return int(np.frombuffer(buffer, np.uint8).ctypes.data) % HUGE_PAGE_BYTES
+
+
+def _map(descriptor: int, size_bytes: int, protection: int) -> mmap.mmap:
+    """Map at an address where huge pages fit, if the system can be brought to give one.
+
+    The kernel places a mapping right below the last one. A filler as long as the excess makes the next try land on
+    the boundary; where it does not, the mapping works all the same, with small pages.
+    """
+    fillers: list[mmap.mmap] = []
+    for _ in range(_ALIGN_TRIES):
+        buffer = mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_SHARED, prot=protection)
+        excess = _excess(buffer)
+        if size_bytes < HUGE_PAGE_BYTES or excess == 0 or len(fillers) == _ALIGN_TRIES - 1:
+            break
+        buffer.close()
+        fillers.append(mmap.mmap(-1, excess, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ))
+    for filler in fillers:
+        filler.close()
+    return buffer
