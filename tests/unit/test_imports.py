@@ -80,7 +80,7 @@ CALL_OWNERS = {
 loaded, to start no threads that a fork would lose; loadtest has its own clock, because it imports nothing of ours."""
 
 LANE_AND_WIRE = ("api/lane", "api/wire/", "api/handlers/", "api/cli/version.py")
-"""Where api may call ext itself: handlers cut a batch into its items with ext.frame; `version` prints which form runs."""
+"""Where api may call ext itself: handlers cut a batch into its items with ext.frame; `version` prints the form."""
 
 
 def files(package: str) -> list[Path]:
