@@ -225,6 +225,11 @@ class IndexWriter:
         return self._table.applied_seq
 
     @property
+    def applied_seq(self) -> int:
+        """The same, by the name that recovery uses: changes after it are applied again."""
+        return self._table.applied_seq
+
+    @property
     def visible_version(self) -> int:
         """The sequence number that readers see."""
         return self._table.visible_seq
@@ -293,20 +298,26 @@ class IndexWriter:
             seq: sequence number of the change, committed in the store already.
             added: entries that hold from now on; provisional ones become plain. Existing ones stay.
             removed: entries that hold no more; absent ones do not matter. An entry in both is removed.
-        Publishing the same again changes nothing. Raises: IndexSpaceError, probe.CrowdedError; the change is then
-        not visible, and `settled_version` stays -1 until a later publication ends.
+        Publishing the same again changes nothing. A change too large for one call is published in parts under the
+        `data_version` so far, and the last part under its own number; the table is not settled in between.
+        Raises: IndexSpaceError, probe.CrowdedError; the table is then not settled until a later change ends.
         """
         table = self._table
-        table.unsettle()
+        before, was_settled, provisional = table.applied_seq, table.settled_seq != -1, table.provisional_count
+        changes = 0
         for persons, entries in _batches(added):
-            _insert(table, persons, entries)
+            table.unsettle()
+            changes += _insert(table, persons, entries)
         if insurers_changed:
             table.insurers_version += 1
         # Readers see the change from here on.
         table.visible_seq = max(seq, table.visible_seq)
         for persons, entries in _batches(removed):
-            table.remove_many(persons, entries)
-        table.applied_seq = seq
+            table.unsettle()
+            changes += table.remove_many(persons, entries)
+        unchanged = changes == 0 and table.provisional_count == provisional
+        if seq > before or (was_settled and unchanged):
+            table.applied_seq = max(seq, before)
         if table.provisional_count == 0:
             self._forget()
 
@@ -619,7 +630,8 @@ def _checked(persons: Any, entries: Any) -> Batch:
 
 def _batches(batches: Batches) -> Iterator[Batch]:
     for persons, entries in [batches] if isinstance(batches, tuple) else batches:
-        yield _checked(persons, entries)
+        if len(persons):
+            yield _checked(persons, entries)
 
 
 def _once(batches: Iterable[Batch]) -> Callable[[], Iterable[Batch]]:
@@ -637,9 +649,9 @@ def _once(batches: Iterable[Batch]) -> Callable[[], Iterable[Batch]]:
 
 def _insert(
     table: probe.Table, persons: NDArray[np.uint32], entries: NDArray[np.void], provisional: bool = False
-) -> None:
+) -> int:
     try:
-        table.insert_many(persons, entries, provisional)
+        return table.insert_many(persons, entries, provisional)
     except probe.TableFullError:
         raise IndexSpaceError("the index is full: room must be reserved first") from None
 
