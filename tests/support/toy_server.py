@@ -13,10 +13,11 @@ from pathlib import Path
 
 from aiohttp import web
 
-from api.exits import Exit
+from api.exits import CommandError, Exit, exit_of, line_of, say
 from api.serving import Service
 from api.supervisor import Supervisor
 from engine.config import Config
+from engine.errors import ShikakuError
 
 
 def job(role: str, code: int | None) -> Callable[[socket.socket, str, Callable[[], None]], Exit]:
@@ -41,10 +42,15 @@ def job(role: str, code: int | None) -> Callable[[socket.socket, str, Callable[[
 
 
 def main(data_dir: str, port: str, *options: str) -> int:
+    """Run until stopped. Returns the exit code."""
     codes = {name: int(code) for name, _, code in (option.partition("=") for option in options)}
     config = Config(data_dir=Path(data_dir), port=int(port), workers=2, drain_seconds=5.0)
     registry, worker = (job(role, codes.get(role)) for role in ("registry", "worker"))
-    return Supervisor(config, registry=registry, worker=worker).run()
+    try:
+        return Supervisor(config, registry=registry, worker=worker).run()
+    except (CommandError, ShikakuError) as error:
+        say("toy", line_of(error))
+        return exit_of(error)
 
 
 if __name__ == "__main__":
