@@ -14,11 +14,14 @@ CERTIFICATE_SERIAL_CHARS_MAX: Final = 64
 PURPOSE_CHARS_MAX: Final = 32
 INQUIRY_ID_CHARS_MAX: Final = 64
 
-QUALIFICATIONS_PER_PERSON_MAX: Final = 64
+QUALIFICATIONS_PER_PERSON_MAX: Final = 32
 CERTIFICATES_PER_PERSON_MAX: Final = 32
 DISEASES_PER_QUALIFICATION_MAX: Final = 8
-PEOPLE_PER_KEY_MAX: Final = 64
-"""How many index entries one key may have; more is refused at registration."""
+PEOPLE_PER_KEY_MAX: Final = 32
+"""How many index entries one key may have; more is refused at registration.
+
+Half of what the table can hold (probe.MATCHES_MAX): old and new entries stand side by side while a change is published.
+"""
 PERSON_NUMBER_MAX: Final = 2**32 - 2
 """Person numbers are 32 bits wide in an index slot (docs/design/0001); 0 is never given out."""
 

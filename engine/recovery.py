@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine import durable
 from engine.config import Config
-from engine.errors import IndexCorruptError, RecordCorruptError, StoreFullError
+from engine.errors import IndexCorruptError, KeyMismatchError, RecordCorruptError, StoreFullError
 from engine.index import IndexWriter, default_directory
 from engine.ingest import publication, spool
 from engine.keys import Keys
@@ -41,7 +41,7 @@ def open_index(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter:
         return _rebuild(config, keys, store, committed)
     try:
         index.drop_provisional()
-        publication.replay(store, index, after=index.applied_seq, upto=committed)
+        publication.replay(store, index, upto=committed)
     except BaseException:
         index.close()
         raise
@@ -56,7 +56,7 @@ def index_directory(config: Config, store_id: bytes) -> Path:
 def _attach(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter | None:
     try:
         index = IndexWriter.attach(index_directory(config, store.store_id), store_id=store.store_id, key_id=keys.key_id)
-    except (IndexCorruptError, FileNotFoundError):
+    except (IndexCorruptError, KeyMismatchError, FileNotFoundError):
         return None
     return _not_ahead(index, committed)
 
@@ -69,14 +69,14 @@ def _load(config: Config, keys: Keys, store: StoreWriter, committed: int) -> Ind
             store_id=store.store_id,
             key_id=keys.key_id,
         )
-    except (IndexCorruptError, FileNotFoundError):
+    except (IndexCorruptError, KeyMismatchError, FileNotFoundError):
         return None
     return _not_ahead(index, committed)
 
 
 def _not_ahead(index: IndexWriter, committed: int) -> IndexWriter | None:
     """An index that knows more than the store belongs to a later state of it (the store was put back)."""
-    if index.data_version <= committed:
+    if index.visible_version <= committed:
         return index
     index.close()
     return None
@@ -88,7 +88,7 @@ def _rebuild(config: Config, keys: Keys, store: StoreWriter, committed: int) -> 
         index_directory(config, store.store_id), store_id=store.store_id, key_id=keys.key_id, keys=needed
     )
     try:
-        index.rebuild(store.entries(committed), seq=committed, keys=needed)
+        index.rebuild(lambda: store.entries(committed), seq=committed, keys=needed)
     except BaseException:
         index.close()
         raise

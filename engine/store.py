@@ -12,6 +12,7 @@ import fcntl
 import os
 import secrets
 import struct
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ OPERATOR_SCOPE: Final = "operator"
 
 _LMDB_FORMAT = 0  # the 0.9 file format
 _DATABASES = ("meta", "versions", "changes", "insurers", "feeds", "feed_digests", "feed_numbers")
+_LOCK_TRIES = 5
+_LOCK_PAUSE_SECONDS = 0.02
 _MASK = 2**64 - 1
 _VERSION_KEY = struct.Struct(">IQ")
 _SEQ = struct.Struct(">Q")
@@ -105,6 +108,12 @@ class Version(NamedTuple):
 def version_key(number: int, seq: int) -> bytes:
     """Key in `versions`: the person's versions lie together, the newest first."""
     return _VERSION_KEY.pack(number, _MASK - seq)
+
+
+def split_key(key: bytes) -> tuple[int, int]:
+    """Person number and sequence number of a key in `versions`."""
+    number, inverted = _VERSION_KEY.unpack(key)
+    return number, _MASK - inverted
 
 
 def encode_person(person: Person) -> bytes:
@@ -688,9 +697,28 @@ class StoreWriter(StoreReader):
 
 def _lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for remaining in reversed(range(_LOCK_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            # writer_is_running holds the lock for a moment to ask; a writer holds it for its life
+            if remaining:
+                time.sleep(_LOCK_PAUSE_SECONDS)
+    os.close(descriptor)
+    raise StoreLockedError("another process is the writer of this store")
+
+
+def writer_is_running(path: Path) -> bool:
+    """Whether a writer has the store at `path` open, in this process or another."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = os.open(path.parent / "writer.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
+        return True
+    finally:
         os.close(descriptor)
-        raise StoreLockedError("another process is the writer of this store") from None
-    return descriptor
+    return False

@@ -39,9 +39,6 @@ class View(Protocol):
     def behind(self, digest: bytes) -> Iterable[Known]:
         """People that may have the identifier with this hash; some may turn out not to have it."""
 
-    def crowd(self, digest: bytes, number: int | None) -> int:
-        """How many index entries other people than `number` have under this hash."""
-
 
 class RefusedRow(Exception):
     """One row cannot be applied. Caught within ingest; it becomes a RowError of the feed's report."""
@@ -75,11 +72,6 @@ def apply_row(row: Row, view: View, keys: Keys) -> tuple[int | None, Person]:
     return number, person
 
 
-def count_of(op: Op) -> str:
-    """Which of a receipt's counts an operation adds to."""
-    return {Op.NEW: "new", Op.CHANGE: "changed", Op.LOSE: "lost", Op.CANCEL: "cancelled"}[op]
-
-
 # --- new ------------------------------------------------------------------------------------------------------
 
 
@@ -87,14 +79,12 @@ def _register(fresh: Person, view: View, keys: Keys) -> tuple[int | None, Person
     asked = fresh.qualifications[0]
     _check_days(asked)
     owner = _owner(fresh, view, keys) or _regaining(fresh, asked, view, keys)
-    number = owner[0] if owner else None
-    if view.crowd(_card_hash(fresh, asked, keys), number) >= limits.PEOPLE_PER_KEY_MAX:
-        raise RefusedRow("number", "feed.too_many", "a card with too many entries behind it")
+    _check_room(fresh, asked, view, keys)
     if owner is None:
         return None, fresh
-    held = owner[1].qualifications
-    _check_spell(asked, held)
-    return number, _updated(owner[1], fresh, (*held, asked))
+    number, known = owner
+    _check_spell(asked, known.qualifications)
+    return number, _updated(known, fresh, (*known.qualifications, asked))
 
 
 def _owner(fresh: Person, view: View, keys: Keys) -> Known | None:
@@ -120,6 +110,14 @@ def _with_certificate(certificate: Certificate, view: View, keys: Keys) -> Known
         if any(_same_certificate(certificate, other) for other in known[1].certificates):
             return known
     return None
+
+
+def _check_room(fresh: Person, asked: Qualification, view: View, keys: Keys) -> None:
+    """A card can have so many spells behind it, of however many people, as the index can tell apart."""
+    behind = view.behind(_card_hash(fresh, asked, keys))
+    spells = sum(_same_card(held, asked) for _, person in behind for held in person.qualifications)
+    if spells >= limits.PEOPLE_PER_KEY_MAX:
+        raise RefusedRow("number", "feed.too_many", "a card with too many registrations")
 
 
 def _regaining(fresh: Person, asked: Qualification, view: View, keys: Keys) -> Known | None:

@@ -85,15 +85,15 @@ def _stage_others(keys: Keys, rows: list[Row], staged: np.ndarray) -> None:
         if person.link_code:
             links.append((at, b"\x04" + person.link_code.encode()))
     if certificates:
-        at = np.array([at for at, _ in certificates])
+        certified = np.array([at for at, _ in certificates])
         messages = [certificate_message(certificate.issuer, certificate.serial) for _, certificate in certificates]
-        staged["has_certificate"][at] = True
-        staged["certificate"][at] = keyhash.siphash128_many(keys.index_key, messages)
-        staged["certificate_aux"][at] = [certificate_aux(certificate) for _, certificate in certificates]
+        staged["has_certificate"][certified] = True
+        staged["certificate"][certified] = keyhash.siphash128_many(keys.index_key, messages)
+        staged["certificate_aux"][certified] = [certificate_aux(certificate) for _, certificate in certificates]
     if links:
-        at = np.array([at for at, _ in links])
-        staged["has_link"][at] = True
-        staged["link"][at] = keyhash.siphash128_many(keys.index_key, [message for _, message in links])
+        linked = np.array([at for at, _ in links])
+        staged["has_link"][linked] = True
+        staged["link"][linked] = keyhash.siphash128_many(keys.index_key, [message for _, message in links])
 
 
 def keys_needed(staged: np.ndarray, index: Counts) -> int:

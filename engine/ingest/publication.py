@@ -6,7 +6,7 @@ repeated: entries are members of a set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from engine.index import IndexWriter
 from engine.ingest.spool import Spool
 from engine.ingest.workspace import as_arrays, split
 from engine.store import StoreReader
+from ext import probe
 
 Pairs = tuple[np.ndarray, np.ndarray]
 """Person numbers u32 and ENTRY_DTYPE, one entry each."""
@@ -41,44 +42,63 @@ def differences(store: StoreReader, numbers: Iterable[int], upto: int, before: i
     return as_arrays(added), as_arrays(removed)
 
 
-def replay(store: StoreReader, index: IndexWriter, *, after: int, upto: int) -> int:
-    """Bring an index that has everything up to `after` to `upto`. Returns how many changes that were."""
-    replayed, removals = 0, []
-    seq = after
-    while changes := store.changed_numbers(seq, upto, PEOPLE_AT_A_TIME):
-        added, removed = differences(store, sorted({number for _, number in changes}), upto, after)
-        index.publish(index.data_version, added=added, removed=NOTHING, insurers_changed=False)
-        removals.append(removed)
-        seq = changes[-1][0]
-        replayed += len(changes)
-    index.publish(upto, added=NOTHING, removed=joined(removals), insurers_changed=True)
+def replay(store: StoreReader, index: IndexWriter, *, upto: int) -> int:
+    """Bring an index to change `upto`, from the last change that it has whole. Returns how many changes that were."""
+    after = index.data_version
+    replayed = 0
+
+    def batches(removals: list[Pairs]) -> Iterator[Pairs]:
+        nonlocal replayed
+        seq = after
+        while changes := store.changed_numbers(seq, upto, PEOPLE_AT_A_TIME):
+            added, removed = differences(store, sorted({number for _, number in changes}), upto, after)
+            removals.append(removed)
+            yield added
+            seq = changes[-1][0]
+            replayed += len(changes)
+
+    _publish(store, index, upto, batches)
     return replayed
 
 
 def publish_feed(store: StoreReader, index: IndexWriter, spool: Spool, *, before: int, upto: int) -> None:
     """Make a committed feed visible. New people come from the journal, changed ones from the store."""
-    changed = np.unique(np.concatenate([np.empty(0, np.uint32), *(piece["person"] for piece in spool.changed())]))
-    for piece in spool.added():
-        # Whoever a later row changed is published as that row left them.
-        last = piece[~np.isin(piece["person"], changed)]
-        index.publish(index.data_version, added=_pairs(last), removed=NOTHING, insurers_changed=False)
-    removals = []
-    for numbers in _pieces(changed):
-        added, removed = differences(store, numbers, upto, before)
-        index.publish(index.data_version, added=added, removed=NOTHING, insurers_changed=False)
+
+    def batches(removals: list[Pairs]) -> Iterator[Pairs]:
+        changed = np.unique(np.concatenate([np.empty(0, np.uint32), *(piece["person"] for piece in spool.changed())]))
+        for piece in spool.added():
+            # Whoever a later row changed is published as that row left them.
+            last = piece[~np.isin(piece["person"], changed)]
+            yield np.ascontiguousarray(last["person"]), np.ascontiguousarray(last["entry"])
+        for numbers in _pieces(changed):
+            added, removed = differences(store, numbers, upto, before)
+            removals.append(removed)
+            yield added
+
+    _publish(store, index, upto, batches)
+
+
+def publish(store: StoreReader, index: IndexWriter, upto: int, *, added: Pairs, removed: Pairs) -> None:
+    """Make a small committed change visible."""
+
+    def batches(removals: list[Pairs]) -> Iterator[Pairs]:
         removals.append(removed)
-    index.publish(upto, added=NOTHING, removed=joined(removals), insurers_changed=True)
+        yield added
+
+    _publish(store, index, upto, batches)
 
 
-def joined(pieces: list[Pairs]) -> Pairs:
-    """Several pairs of arrays as one."""
-    if not pieces:
-        return NOTHING
-    return np.concatenate([persons for persons, _ in pieces]), np.concatenate([entries for _, entries in pieces])
-
-
-def _pairs(rows: np.ndarray) -> Pairs:
-    return np.ascontiguousarray(rows["person"]), np.ascontiguousarray(rows["entry"])
+def _publish(
+    store: StoreReader, index: IndexWriter, upto: int, batches: Callable[[list[Pairs]], Iterator[Pairs]]
+) -> None:
+    """Publish additions as they come; removals, which are found on the way, follow when the additions are visible."""
+    removals: list[Pairs] = []
+    try:
+        index.publish(upto, added=batches(removals), removed=iter(removals), insurers_changed=True)
+    except probe.CrowdedError:
+        # Old and new entries did not fit under one key together. The new ones alone do: registration sees to that.
+        index.rebuild(lambda: store.entries(upto), seq=upto, keys=index.count)
+        index.publish(upto, added=NOTHING, removed=NOTHING, insurers_changed=True)
 
 
 def _pieces(numbers: np.ndarray) -> Iterator[list[int]]:

@@ -31,9 +31,8 @@ from engine.errors import (
 )
 from engine.index import IndexWriter
 from engine.ingest import bulk, feed, publication
-from engine.ingest.apply import RefusedRow, apply_row, count_of
-from engine.ingest.cells import Rules
-from engine.ingest.rows import Report, Row, RowError
+from engine.ingest.apply import RefusedRow, apply_row
+from engine.ingest.rows import Chunk, Op, Report, Row, RowError
 from engine.ingest.spool import Spool, Staged
 from engine.ingest.workspace import Workspace
 from engine.keys import Keys
@@ -44,7 +43,6 @@ _READ_BYTES: Final = 1 << 20
 _FIRST_PASS: Final = 0.6
 """The share of an import's time that reading and checking take, for progress."""
 FEED_NUMBER_MAX: Final = 2**63 - 1
-_COUNTS: Final = ("new", "changed", "lost", "cancelled")
 
 Progress = Callable[[int, int, int], object]
 """Called with bytes done, bytes in all, and rows so far; both passes together count the bytes once."""
@@ -153,7 +151,7 @@ class Registry:
                 self.store.next_feed = group.next_feed
                 self._insurers.update(group.fresh)
                 with self._publishing():
-                    self.index.publish(group.seq, added=added, removed=removed, insurers_changed=True)
+                    publication.publish(self.store, self.index, group.seq, added=added, removed=removed)
             return results
 
     # --- files --------------------------------------------------------------------------------------------------
@@ -191,17 +189,22 @@ class Registry:
                 scope, digest, feed_number, self._clock.today() if as_of is None else as_of, received_at_ms
             )
             with Spool(self._config.spool_dir, f"import-{self.store.next_feed}") as spool:
-                return _Import(self, spool, header, dry_run, _Progress(progress, path.stat().st_size)).run(
-                    feed.read(path, format=format, encoding=encoding, rules=self._rules(insurer))
-                )
+                shown = _Progress(progress, path.stat().st_size)
+                chunks = self._read(path, format, encoding, insurer)
+                return _Import(self, spool, header, dry_run, shown).run(chunks)
 
-    def _rules(self, insurer: str | None) -> Rules:
+    def _read(
+        self, path: Path, format: feed.FeedFormat, encoding: feed.FeedEncoding, insurer: str | None
+    ) -> Iterator[Chunk]:
         known = self._insurers
-        return Rules(
+        return feed.read(
+            path,
+            format=format,
+            encoding=encoding,
             insurer=insurer,
             policy=self._config.registration_check_digits,
             exempt_12_digits=lambda number: number in known and known[number].twelve_digit_numbers,
-            known_insurer=lambda number: number in known,
+            known_insurer=known.__contains__,
         )
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -281,7 +284,7 @@ class _FeedHeader(msgspec.Struct):
     as_of: int
     received_at_ms: int
 
-    def applied(self, feed_id: int, counts: dict[str, int], first_seq: int, last_seq: int) -> Feed:
+    def applied(self, feed_id: int, counts: dict[Op, int], first_seq: int, last_seq: int) -> Feed:
         return Feed(
             feed=feed_id,
             scope=self.scope,
@@ -292,7 +295,10 @@ class _FeedHeader(msgspec.Struct):
             first_seq=first_seq,
             last_seq=last_seq,
             received_at_ms=self.received_at_ms,
-            **counts,
+            new=counts[Op.NEW],
+            changed=counts[Op.CHANGE],
+            lost=counts[Op.LOSE],
+            cancelled=counts[Op.CANCEL],
         )
 
 
@@ -325,12 +331,12 @@ class _Import:
         self._progress = progress
         self._report = Report(errors=[])
         self._insurers: set[str] = set()
-        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._counts = dict.fromkeys(Op, 0)
         self._before = self._seq = self._store.committed_seq
         self._next_person = self._store.next_person
         self._entries_max = 0
 
-    def run(self, chunks: Iterator[feed.Chunk]) -> FeedReceipt:
+    def run(self, chunks: Iterator[Chunk]) -> FeedReceipt:
         self._stage(chunks)
         self._refuse_errors()
         self._index.reserve(self._entries_max, lambda: self._store.entries(self._before))
@@ -352,7 +358,7 @@ class _Import:
         self._publish(fresh)
         return replace(_receipt(applied), warnings=self._report.warning_count)
 
-    def _stage(self, chunks: Iterator[feed.Chunk]) -> None:
+    def _stage(self, chunks: Iterator[Chunk]) -> None:
         for chunk in chunks:
             self._report.add(chunk)
             self._check_insurers(chunk.rows)
@@ -400,7 +406,7 @@ class _Import:
             txn.put_versions(workspace.records(others, self._header.received_at_ms), append=False)
             numbers = [change.number for change in workspace.changes]
             txn.put_changes(first_seq, [*range(first_person, first_person + len(rows)), *numbers])
-        self._counts["new"] += len(rows)
+        self._counts[Op.NEW] += len(rows)
         self._seq = others + len(numbers) - 1
         self._next_person = workspace.next_person
         # Later chunks find people of this one by these; readers do not see them.
@@ -416,7 +422,7 @@ class _Import:
             row = Row(row=int(head["row"]), op=bulk.OPS[head["op"]], person=_decode_person(staged.people[at]))
             try:
                 workspace.put(*apply_row(row, workspace, self._keys))
-                self._counts[count_of(row.op)] += 1
+                self._counts[row.op] += 1
             except RefusedRow as refusal:
                 refused.append(refusal.error(row.row))
         self._report.add_errors(refused)
@@ -512,9 +518,9 @@ class _Group:
         self.fresh[call.insurer] = _freshened(insurer, header, now_ms)
         return _receipt(applied)
 
-    def _rows(self, call: DeltaCall) -> dict[str, int]:
+    def _rows(self, call: DeltaCall) -> dict[Op, int]:
         """Apply a call's rows; if one is refused, take back all of them and say which were."""
-        counts = dict.fromkeys(_COUNTS, 0)
+        counts = dict.fromkeys(Op, 0)
         report = Report(rows=len(call.rows), errors=[])
         length = len(self._workspace.changes)
         for row in call.rows:
@@ -522,7 +528,7 @@ class _Group:
             if refusal is None:
                 try:
                     self._workspace.put(*apply_row(row, self._workspace, self._keys))
-                    counts[count_of(row.op)] += 1
+                    counts[row.op] += 1
                 except RefusedRow as refused:
                     refusal = refused.error(row.row)
             if refusal is not None:

@@ -75,10 +75,6 @@ class Workspace:
             if person is not None:
                 yield number, person
 
-    def crowd(self, digest: bytes, number: int | None) -> int:
-        old = sum(1 for match in self._index.find(digest) if match[0] != number)
-        return old + sum(1 for other in self._by_hash.get(digest, ()) if other != number)
-
     def put(self, number: int | None, person: Person) -> int:
         """Make this the newest version of a person (None: of somebody new). Returns the person number."""
         next_person = self.next_person
