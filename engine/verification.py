@@ -36,7 +36,7 @@ from engine.store import StoreReader
 class Verifier:
     """Answers inquiries from one index and one store; one per thread."""
 
-    __slots__ = ("_clock", "_index", "_insurers", "_insurers_version", "_keys", "_store")
+    __slots__ = ("_clock", "_index", "_insurers", "_insurers_version", "_keys", "_listed", "_store")
 
     def __init__(self, index: IndexReader, store: StoreReader, keys: Keys, clock: Clock) -> None:
         self._index = index
@@ -45,6 +45,7 @@ class Verifier:
         self._clock = clock
         self._insurers: dict[str, Insurer] = {}
         self._insurers_version = -1
+        self._listed: tuple[int, list[Insurer]] | None = None
 
     def check(self, inquiry: Inquiry) -> Answer:
         """Answer an inquiry; with data where the verdict may carry data, unless it asks for the verdict only.
@@ -74,6 +75,13 @@ class Verifier:
             if insurer is not None:
                 self._insurers[number] = insurer
         return insurer
+
+    def insurers(self) -> list[Insurer]:
+        """All registered insurers by number; the same list as long as no insurer changes."""
+        version = self._index.insurers_version
+        if self._listed is None or self._listed[0] != version:
+            self._listed = (version, self._store.insurers())
+        return self._listed[1]
 
     def _decided(self, inquiry: Inquiry) -> tuple[int, Decision]:
         """Data version and decision, from memory if it knows enough and holds still."""
