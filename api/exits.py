@@ -10,6 +10,8 @@ import enum
 import os
 import signal
 import sys
+import traceback
+from pathlib import Path
 from typing import Final
 
 from engine.errors import (
@@ -23,6 +25,8 @@ from engine.errors import (
 )
 
 _PR_SET_PDEATHSIG: Final = 1
+_FRAMES: Final = 4
+"""Places named in the line of a defect, innermost first."""
 
 
 class Exit(enum.IntEnum):
@@ -85,11 +89,8 @@ def line_of(error: BaseException) -> str:
     if isinstance(error, CommandError | ShikakuError):
         field = getattr(error, "field", None)
         return f"{field + ': ' if field else ''}{error.detail} [{error.code}]"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
-    return f"defect: {type(error).__name__}{where} [internal]"
+    frames = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    return f"defect: {type(error).__name__} at {' < '.join(frames[: -1 - _FRAMES : -1])} [internal]"
 
 
 def say(role: str, line: str) -> None:

@@ -92,10 +92,9 @@ def prepare(config: Config, folder: Path, people: int) -> Made:
 
 def discard(config: Config, folder: Path) -> None:
     """Delete a former demonstration, its index in memory included."""
-    from engine.index import default_directory
-
     from engine import keys
     from engine.errors import ShikakuError
+    from engine.recovery import index_directory
     from engine.store import StoreReader
 
     try:
@@ -103,7 +102,7 @@ def discard(config: Config, folder: Path) -> None:
     except ShikakuError:
         pass  # there is none, or it was never finished: then it has no index either
     else:
-        shutil.rmtree(config.index_dir or default_directory(store.store_id), ignore_errors=True)
+        shutil.rmtree(index_directory(config, store.store_id), ignore_errors=True)
         store.close()
     for name in (config.data_dir, folder / "feeds"):
         shutil.rmtree(name, ignore_errors=True)

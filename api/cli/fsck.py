@@ -24,9 +24,9 @@ def fsck(
     config = settings(config_file, data_dir, key_file)
     report = checks.run(config, keys.load(config.key_file))
     if as_json:
-        print_json({"problems": report.problems, "counts": report.counts})
+        print_json(report)
     else:
-        print_pairs({**report.counts, "problems": len(report.problems)})
+        print_pairs({**report.counts, "problems": report.problem_count})
         for problem in report.problems:
             typer.echo(f"problem: {problem}")
-    raise typer.Exit(Exit.NEGATIVE if report.problems else Exit.OK)
+    raise typer.Exit(Exit.OK if report.ok else Exit.NEGATIVE)

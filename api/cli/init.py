@@ -39,11 +39,16 @@ def create(config: Config) -> bool:
     """Make the store, and the key if it is missing. Returns whether a key was made."""
     from api.exits import CommandError, Exit
     from engine import keys, store
+    from engine.clock import Clock
 
-    if config.store_dir.exists():
+    if store.exists(config.store_dir) and not config.key_file.exists():
         raise CommandError(Exit.STORE, "store.exists", f"there is a store already in {config.store_dir}")
     made_key = not config.key_file.exists()
     secrets = keys.create(config.key_file) if made_key else keys.load(config.key_file)
     config.data_dir.mkdir(parents=True, exist_ok=True)
-    store.create(config.store_dir, key_id=secrets.key_id, map_bytes=config.map_bytes)
+    now_ms = Clock(config.clock_fixed_ms).now_ms()
+    try:
+        store.create(config.store_dir, key_id=secrets.key_id, map_bytes=config.map_bytes, now_ms=now_ms)
+    except FileExistsError as error:
+        raise CommandError(Exit.STORE, "store.exists", str(error)) from None
     return made_key

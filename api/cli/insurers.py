@@ -11,6 +11,7 @@ import typer
 from api.cli.options import ConfigFile, DataDir, Json, KeyFile, settings
 from api.exits import CommandError, Exit
 from engine.config import Config
+from engine.errors import InputError
 from engine.records import Insurer
 
 app = typer.Typer(no_args_is_help=True, help="Register insurers and see how fresh their data are.")
@@ -64,8 +65,10 @@ def add(
     """
     from api.cli.registrar import registrar
 
-    with registrar(settings(config_file, data_dir, key_file)) as way:
-        way.register(insurer_of(_Line(number, name, name_kana, twelve_digit_numbers)))
+    config = settings(config_file, data_dir, key_file)
+    insurer = insurer_of(config, _Line(number, name, name_kana, twelve_digit_numbers))
+    with registrar(config) as way:
+        way.register(insurer)
     typer.echo("1 insurer registered")
 
 
@@ -88,7 +91,7 @@ def register_file(config: Config, file: Path) -> int:
     from api.cli.output import progress
     from api.cli.registrar import registrar
 
-    found = read_file(file)
+    found = read_file(config, file)
     with registrar(config) as way, progress("insurers", "insurers", len(found)) as advance:
         for done, insurer in enumerate(found, 1):
             way.register(insurer)
@@ -96,7 +99,7 @@ def register_file(config: Config, file: Path) -> int:
     return len(found)
 
 
-def read_file(file: Path) -> list[Insurer]:
+def read_file(config: Config, file: Path) -> list[Insurer]:
     """The insurers of a file. Raises CommandError that names the line."""
     decode = msgspec.json.Decoder(_Line).decode
     found, at = [], 0
@@ -104,21 +107,21 @@ def read_file(file: Path) -> list[Insurer]:
         for line in file.read_bytes().splitlines():
             at += 1
             if line.strip():
-                found.append(insurer_of(decode(line)))
+                found.append(insurer_of(config, decode(line)))
     except OSError as error:
         raise CommandError(Exit.USAGE, "file.unreadable", f"{file} cannot be read ({error.strerror})") from None
     except msgspec.MsgspecError as error:
         raise CommandError(Exit.USAGE, "input.malformed", f"{file}, line {at}: {error}") from None
+    except InputError as error:
+        raise CommandError(Exit.USAGE, error.code, f"{file}, line {at}: {error.detail}") from None
     return found
 
 
-def insurer_of(line: _Line) -> Insurer:
-    """The record for a line. Raises InputError."""
+def insurer_of(config: Config, line: _Line) -> Insurer:
+    """The record for a line, judged as the API judges it. Raises InputError."""
+    from api.wire import registration
     from engine.identifiers import canonical_insurer
 
-    return Insurer(
-        number=canonical_insurer(line.number),
-        name=line.name,
-        name_kana=line.name_kana,
-        twelve_digit_numbers=line.twelve_digit_numbers,
-    )
+    fields = {name: value for name, value in msgspec.structs.asdict(line).items() if name != "number"}
+    number = canonical_insurer(line.number)
+    return registration.insurer(msgspec.json.encode(fields), number, policy=config.registration_check_digits)

@@ -102,12 +102,16 @@ class _Store:
         self._registry = registry
 
     def insurers(self) -> list[dict[str, Any]]:
-        return [msgspec.to_builtins(insurer) for insurer in self._registry.insurers()]
+        from api.wire import registration
+
+        return [msgspec.to_builtins(registration.insurer_view(insurer)) for insurer in self._registry.insurers()]
 
     def register(self, insurer: Insurer) -> None:
         self._registry.register_insurer(insurer)
 
     def import_feed(self, feed: Feed, progress: Progress) -> dict[str, Any]:
+        from api.wire import registration
+
         receipt = self._registry.import_feed(
             feed.path,
             format=feed.format,
@@ -118,7 +122,7 @@ class _Store:
             dry_run=feed.dry_run,
             progress=lambda done, total, rows: progress(done, total),
         )
-        found: dict[str, Any] = msgspec.to_builtins(receipt)
+        found: dict[str, Any] = msgspec.json.decode(registration.receipt(receipt))
         return found
 
 

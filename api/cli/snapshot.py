@@ -23,16 +23,26 @@ def snapshot(
 
     Example: shikaku snapshot /backup/shikaku-2026-11-23
     """
+    from api import instance
     from engine import keys
+    from engine.ingest.registry import Registry
     from engine.store import StoreReader
 
     config = settings(config_file, data_dir, key_file)
     target = folder / config.store_dir.name
     if target.exists():
         raise CommandError(Exit.STORE, "store.exists", f"there is a store already in {target}")
-    store = StoreReader(config.store_dir, key_id=keys.load(config.key_file).key_id, map_bytes=config.map_bytes)
-    try:
-        store.copy(target)
-    finally:
-        store.close()
-    typer.echo(f"store copied to {target}")
+    secrets = keys.load(config.key_file)
+    if instance.is_running(config.data_dir):
+        store = StoreReader(config.store_dir, key_id=secrets.key_id, map_bytes=config.map_bytes)
+        try:
+            store.copy(target)
+        finally:
+            store.close()
+    else:
+        registry = Registry.open(config, secrets)
+        try:
+            registry.snapshot(folder)
+        finally:
+            registry.close()
+    typer.echo(f"copied to {folder}")

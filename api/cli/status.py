@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 
 from api.cli.options import ConfigFile, DataDir, Json, KeyFile, settings
 from engine.config import Config
+
+_SLOT_BYTES: Final = 16
 
 
 def status(
@@ -91,22 +93,24 @@ def _server(config: Config) -> dict[str, Any]:
 
 def _index(config: Config, key_id: bytes, store_id: bytes) -> dict[str, Any]:
     """The live index as a reader sees it."""
-    from engine.index import IndexReader, default_directory
+    from engine.index import IndexReader
+    from engine.recovery import index_directory
 
-    directory = config.index_dir or default_directory(store_id)
+    directory = index_directory(config, store_id)
     try:
         index = IndexReader.attach(directory, store_id=store_id, key_id=key_id)
     except FileNotFoundError:
         return {"directory": str(directory), "attached": False}
     try:
+        size = (directory / (directory / "CURRENT").read_text("ascii").strip()).stat().st_size
         return {
             "directory": str(directory),
             "attached": True,
             "data_version": index.data_version,
             "generation": index.generation,
             "keys": index.count,
-            "load": round(index.count / (index.lines * 4), 3),
-            "bytes": index.lines * 64,
+            "load": round(index.count * _SLOT_BYTES / size, 3),
+            "bytes": size,
             "huge_page_bytes": huge_page_bytes(directory),
         }
     finally:

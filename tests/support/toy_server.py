@@ -13,7 +13,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+from api.app import SWITCH
 from api.exits import CommandError, Exit, exit_of, line_of, say
+from api.handlers.http import Switch
 from api.serving import Service
 from api.supervisor import Supervisor
 from engine.config import Config
@@ -24,21 +26,30 @@ def job(role: str, code: int | None) -> Callable[[socket.socket, str, Callable[[
     """A job whose application answers `/` with its process id, and `/slow` after a second."""
 
     async def pid(request: web.Request) -> web.Response:
-        return web.Response(text=f"{role} {os.getpid()}")
+        return respond(request, f"{role} {os.getpid()}")
 
     async def slow(request: web.Request) -> web.Response:
         await asyncio.sleep(1.0)
-        return web.Response(text="slow")
+        return respond(request, "slow")
 
     def run(listener: socket.socket, name: str, ready: Callable[[], None]) -> Exit:
         if code is not None:
             return Exit(code)
         app = web.Application()
+        app[SWITCH] = Switch()
         app.router.add_get("/", pid)
         app.router.add_get("/slow", slow)
-        return Service(app, listener, name, 5.0).serve(ready)
+        return Service(app, listener, name, 5.0, runner=web.AppRunner).serve(ready)
 
     return run
+
+
+def respond(request: web.Request, text: str) -> web.Response:
+    """A plain answer that closes the connection while the process drains."""
+    response = web.Response(text=text)
+    if request.app[SWITCH].draining:
+        response.force_close()
+    return response
 
 
 def main(data_dir: str, port: str, *options: str) -> int:
