@@ -33,7 +33,7 @@ REASONS: Final[dict[Reason, Advice]] = {
     Reason.INSURANCE_CHANGED: Advice(
         "別の医療保険に移られたため、この資格は使えません。新しい保険の登録は、確認日の分がまだ届いていません。"
         "新しい資格確認書などをご確認ください。就職・転職の直後は、登録まで10日ほどかかることがあります。"
-        "" + _PAY_IN_FULL.ja,
+        + _PAY_IN_FULL.ja,
         "The patient has moved to another insurance, so this cover cannot be used; the new one is not registered for"
         " this date yet. Ask for the new document. After a change of job, registration can take about 10 days. "
         + _PAY_IN_FULL.en,
@@ -72,7 +72,7 @@ REASONS: Final[dict[Reason, Advice]] = {
         "入力された内容に合う資格が見つかりません。保険者番号・記号・番号・生年月日を、"
         "資格確認書などと照らし合わせて入力し直してください。誤りがなければ、"
         "就職・転職の直後は登録まで10日ほど（事業主の届出5日、保険者の登録5日）かかることがあります。"
-        "" + _PAY_IN_FULL.ja,
+        + _PAY_IN_FULL.ja,
         "No cover fits these identifiers and this birth date. Compare insurer number, symbol, number and birth date"
         " with the document and enter them again. If they are right: after a new employment, registration can take"
         " about 10 days (employer 5, insurer 5). " + _PAY_IN_FULL.en,

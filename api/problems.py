@@ -15,6 +15,7 @@ import msgspec
 
 from engine import errors
 from engine.errors import InputError, PushbackError, ShikakuError
+from engine.ingest.rows import Report, RowError
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -41,8 +42,11 @@ class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
     vendor_advice: Advice
     """For the vendor of the calling system."""
     retry_after_ms: int | None = None
-    errors: object | None = None
-    """Row errors of a feed: row, column, code and kind of value of each, never the value."""
+    rows: int | None = None
+    """Of a feed or call: how many rows or operations were read."""
+    error_count: int | None = None
+    errors: list[RowError] | None = None
+    """The first of them: row, column, code and kind of value of each, never the value."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -463,7 +467,7 @@ def lookup(error: BaseException) -> tuple[ShikakuError, Entry]:
 def problem(error: BaseException) -> Problem:
     """The problem details that an error becomes."""
     known, entry = lookup(error)
-    return Problem(
+    found = Problem(
         type=f"/problems/{known.code}",
         title=entry.title.en,
         title_ja=entry.title.ja,
@@ -474,8 +478,12 @@ def problem(error: BaseException) -> Problem:
         advice=entry.advice,
         vendor_advice=entry.vendor,
         retry_after_ms=known.retry_after_ms if isinstance(known, PushbackError) else None,
-        errors=_row_errors(known),
     )
+    if isinstance(known, errors.FeedRowsError):
+        report = known.report
+        assert isinstance(report, Report)
+        found.rows, found.error_count, found.errors = report.rows, report.error_count, report.errors
+    return found
 
 
 def headers(error: BaseException, found: Problem) -> dict[str, str]:
@@ -484,10 +492,6 @@ def headers(error: BaseException, found: Problem) -> dict[str, str]:
     if found.status == 503:
         extra["Retry-After"] = str(-(-(found.retry_after_ms or 1000) // 1000))
     return extra
-
-
-def _row_errors(error: ShikakuError) -> object | None:
-    return error.report if isinstance(error, errors.FeedRowsError) else None
 
 
 def known_codes() -> dict[str, Entry]:

@@ -1,0 +1,190 @@
+"""Owns the two aiohttp applications: which path and method leads to which handler, and how connections are served.
+
+The check port answers inquiries and holds store and index read-only; the registry port takes registrations.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from aiohttp import web
+
+from api import openapi, problems
+from api.commit import Commits
+from api.handlers import checks, insurers, pages
+from api.handlers.batch import Batches
+from api.handlers.http import Desk, Handler, Switch
+from api.handlers.registration import Registrations
+from api.wire import native
+from engine.clock import Clock
+from engine.config import Config
+from engine.ingest.registry import Registry
+from engine.records import Insurer
+from engine.verification import Verifier
+
+SWITCH: Final = web.AppKey("switch", Switch)
+"""Where a process says that it is ready, draining, or must not go on: `app[SWITCH].draining = True`."""
+_DESK: Final = web.AppKey("desk", Desk)
+
+Route = tuple[str, str, Handler]
+
+
+def check_app(verifier: Verifier, config: Config) -> web.Application:
+    """The application of a check worker."""
+    switch = Switch()
+    desk = Desk(switch)
+    today = Clock(config.clock_fixed_ms).today
+    reader = native.Reader(policy=config.inquiry_check_digits, today=today, insurer=verifier.insurer)
+    writer = native.Writer(insurer=verifier.insurer)
+    routes: list[Route] = [
+        ("POST", "/v1/eligibility/check", checks.check(desk, verifier, reader, writer)),
+        ("POST", "/v1/eligibility/batch", Batches(desk, verifier, reader, writer).handle),
+        ("GET", "/v1/insurers", insurers.listing(desk, verifier.insurers)),
+        ("GET", "/v1/insurers/{number}", insurers.one(desk, verifier.insurer)),
+    ]
+    return _application(desk, switch, routes, "check")
+
+
+def registry_app(commits: Commits, registry: Registry, config: Config) -> web.Application:
+    """The application of the registry process. Closes `commits` (not `registry`) when it is cleaned up."""
+    switch = Switch()
+    desk = Desk(switch)
+
+    def find(number: str) -> Insurer | None:
+        return next((insurer for insurer in registry.insurers() if insurer.number == number), None)
+
+    writes = Registrations(desk, commits, find, config)
+    routes: list[Route] = [
+        ("GET", "/v1/insurers", insurers.listing(desk, registry.insurers)),
+        ("GET", "/v1/insurers/{number}", insurers.one(desk, find)),
+        ("PUT", "/v1/insurers/{number}", writes.put_insurer),
+        ("POST", "/v1/insurers/{number}/qualifications", writes.post_operations),
+        ("PUT", "/v1/insurers/{number}/qualifications", writes.put_qualifications),
+        ("POST", "/v1/insurers/{number}/feeds", writes.post_feed),
+        ("POST", "/v1/feeds", writes.post_operator_feed),
+    ]
+    app = _application(desk, switch, routes, "registry")
+
+    async def close(app: web.Application) -> None:
+        commits.close()
+
+    app.on_cleanup.append(close)
+    return app
+
+
+def _application(desk: Desk, switch: Switch, routes: list[Route], port: str) -> web.Application:
+    app = web.Application(client_max_size=0)
+    app[SWITCH], app[_DESK] = switch, desk
+    _add_routes(app, desk, [*routes, *_common_routes(desk, switch, port)])
+    return app
+
+
+def _common_routes(desk: Desk, switch: Switch, port: str) -> Iterable[Route]:
+    return [
+        ("GET", "/livez", pages.livez(desk)),
+        ("GET", "/readyz", pages.readyz(desk, switch)),
+        ("GET", "/version", pages.version_page(desk, port)),
+        ("GET", "/openapi.json", pages.openapi(desk, openapi.document(port))),
+        ("GET", "/docs", pages.docs(desk)),
+        ("GET", "/problems/{code}", pages.problem_page(desk)),
+        *(("GET", f"/static/{name}", pages.static(desk, name)) for name in pages.STATIC),
+    ]
+
+
+def _add_routes(app: web.Application, desk: Desk, routes: list[Route]) -> None:
+    """Add the routes; every other method of their paths is a 405 that names the right ones, all else is a 404."""
+    paths: dict[str, list[tuple[str, Handler]]] = {}
+    for method, path, handler in routes:
+        paths.setdefault(path, []).append((method, desk.guarded(handler)))
+    for path, handlers in paths.items():
+        allowed = [method for method, _ in handlers]
+        for method, handler in handlers:
+            app.router.add_route(method, path, handler, expect_handler=desk.expect)
+            if method == "GET":
+                app.router.add_route("HEAD", path, handler, expect_handler=desk.expect)
+                allowed.append("HEAD")
+        app.router.add_route("*", path, desk.refuse(_method_error(allowed)), expect_handler=desk.expect)
+    app.router.add_route("*", "/{rest:.*}", desk.refuse(_not_found), expect_handler=desk.expect)
+
+
+def _method_error(allowed: list[str]) -> Callable[[], problems.HttpError]:
+    names = ", ".join(sorted(allowed))
+    return lambda: problems.MethodError(f"allowed here: {names}", headers={"Allow": names})
+
+
+def _not_found() -> problems.HttpError:
+    return problems.NotFoundError("there is nothing at this path")
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+
+
+class Runner(web.AppRunner):
+    """Serves an application of this module: as web.AppRunner, but also what is not HTTP gets a problem for an answer.
+
+    aiohttp's own error answers and log lines quote raw header bytes; here they never do.
+    """
+
+    __slots__ = ("_connection_settings",)
+
+    def __init__(self, app: web.Application, **settings: Any) -> None:
+        settings = {
+            "access_log": None,
+            "logger": _QUIET,
+            "auto_decompress": False,
+            "keepalive_timeout": 75.0,
+            **settings,
+        }
+        super().__init__(app, **settings)
+        self._connection_settings = {
+            name: value for name, value in settings.items() if name not in ("shutdown_timeout", "handle_signals")
+        }
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        return _Server(server, self.app[_DESK], self._connection_settings)
+
+
+class _Server(web.Server):
+    def __init__(self, server: web.Server, desk: Desk, settings: dict[str, Any]) -> None:
+        super().__init__(server.request_handler, request_factory=server.request_factory, **settings)
+        self._desk = desk
+        self._settings = settings
+
+    def __call__(self) -> web.RequestHandler:
+        connection = _Connection(self, loop=self._loop, **self._settings)
+        connection.desk = self._desk
+        return connection
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ("desk",)
+
+    desk: Desk
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is answered when a request cannot be read, or a handler has failed in spite of everything."""
+        if request.writer.output_size or isinstance(exc, ConnectionError):
+            raise ConnectionAbortedError from None
+        if status < 500:
+            error: BaseException = problems.ProtocolError("the request is not readable as HTTP/1.1")
+        else:
+            error = exc or problems.UnexpectedError("a request took too long")
+        response = self.desk.problem(request, error)
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info")
+        _QUIET.error("a connection failed: %s", type(error).__name__)
+
+
+_QUIET: Final = logging.getLogger("shikaku.http")

@@ -1,0 +1,237 @@
+"""Owns POST /v1/eligibility/batch: a JSON array, or NDJSON streamed in and out, without starving single checks.
+
+The event loop is never held for more than a slice (limits.BATCH_SLICE_NS and one item), and all batches of a process
+share one turnstile, so that a pass of the loop does at most one slice of batch work however many batches run.
+Output is written before more input is read: a client that does not read its answers stops being read from, and
+memory stays at a few buffers however long the stream is. An item that cannot be asked becomes an error in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiohttp import web
+
+from api import problems
+from api.handlers.http import (
+    JSON,
+    NDJSON,
+    Desk,
+    read_body,
+    read_chunk,
+    require_accepted,
+    require_length,
+    require_media_type,
+)
+from api.wire import native
+from engine import clock, limits
+from engine.errors import BodyTooLargeError, InputError, ShikakuError
+from engine.verification import Verifier
+
+_WRITE_BYTES: Final = 64 * 1024
+"""Answers are sent on when this much has collected."""
+
+
+class Turnstile:
+    """Lets one slice of batch work through in each pass of the event loop, in the order of asking."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def slice(self) -> AsyncIterator[int]:
+        """Wait for a turn. Gives the instant (clock.monotonic_ns) at which the work must stop."""
+        async with self._lock:
+            await asyncio.sleep(0)
+            yield clock.monotonic_ns() + limits.BATCH_SLICE_NS
+
+
+class Batches:
+    """The batch handler of one application."""
+
+    def __init__(self, desk: Desk, verifier: Verifier, reader: native.Reader, writer: native.Writer) -> None:
+        self._desk = desk
+        self._verifier = verifier
+        self._reader = reader
+        self._writer = writer
+        self._turnstile = Turnstile()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a batch in the form in which it came."""
+        media_type = require_media_type(request, JSON, NDJSON)
+        require_accepted(request, media_type)
+        return await (self._array(request) if media_type == JSON else self._lines(request))
+
+    # --- a JSON object with items -----------------------------------------------------------------------------------
+
+    async def _array(self, request: web.Request) -> web.StreamResponse:
+        """Outline the whole body first, so that a batch that is not well formed is refused before any answer."""
+        outline = native.BatchOutline(await read_body(request, limits.BATCH_BODY_BYTES_MAX))
+        await self._exhaust(outline.walk())
+        context = self._reader.batch(outline.head)
+        response = await self._begin(request, JSON)
+        position = 0
+        while position < len(outline.items):
+            async with self._turnstile.slice() as until:
+                part, position = self._answer_items(outline, context, position, until)
+            await response.write(part)
+        await response.write(b"]}" if outline.items else b'{"items":[]}')
+        await response.write_eof()
+        return response
+
+    async def _exhaust(self, steps: Iterator[None]) -> None:
+        """Run an iterator to its end, slice by slice."""
+        running = True
+        while running:
+            async with self._turnstile.slice() as until:
+                while running and clock.monotonic_ns() < until:
+                    running = next(steps, _END) is not _END
+
+    def _answer_items(
+        self, outline: native.BatchOutline, context: native.BatchContext, position: int, until: int
+    ) -> tuple[bytes, int]:
+        """Answer items from `position` until the slice is over; at least one."""
+        parts: list[bytes] = []
+        for start, end in outline.items[position : position + _ITEMS_PER_SLICE_MAX]:
+            parts.append(b"," if position else b'{"items":[')
+            parts.append(self._item(outline.body[start:end], context))
+            position += 1
+            if clock.monotonic_ns() >= until:
+                break
+        return b"".join(parts), position
+
+    def _item(self, body: bytes, context: native.BatchContext) -> bytes:
+        try:
+            if len(body) > limits.BATCH_LINE_BYTES_MAX:
+                raise _item_too_long()
+            mark, inquiry = self._reader.item(body, context)
+            return self._writer.answer(inquiry, self._verifier.check(inquiry), mark)
+        except ShikakuError as error:
+            return self._error(body, error)
+
+    # --- NDJSON -----------------------------------------------------------------------------------------------------
+
+    async def _lines(self, request: web.Request) -> web.StreamResponse:
+        require_length(request)
+        response = await self._begin(request, NDJSON)
+        lines = Lines()
+        try:
+            while not lines.ended:
+                lines.feed(await read_chunk(request))
+                while lines.waiting:
+                    async with self._turnstile.slice() as until:
+                        part = self._answer_lines(lines, until)
+                    if part:
+                        await response.write(part)
+                if lines.given > limits.BATCH_LINES_MAX:
+                    raise BodyTooLargeError(f"a batch has at most {limits.BATCH_LINES_MAX} lines")
+        except InputError as error:
+            # The answers before are good; the last line says why there are no more.
+            await response.write(self._error(b"", error) + b"\n")
+            response.force_close()
+        await response.write_eof()
+        return response
+
+    def _answer_lines(self, lines: Lines, until: int) -> bytes:
+        """Answer lines until none is waiting, the slice is over or enough has collected."""
+        parts: list[bytes] = []
+        size = 0
+        while size < _WRITE_BYTES:
+            line = lines.take()
+            if line is None or lines.given > limits.BATCH_LINES_MAX:
+                break
+            if line:
+                answer = self._line(line) if line is not TOO_LONG else self._error(b"", _item_too_long())
+                size += len(answer)
+                parts.append(answer)
+            if clock.monotonic_ns() >= until:
+                break
+        parts.append(b"")
+        return b"\n".join(parts)
+
+    def _line(self, body: bytes) -> bytes:
+        try:
+            mark, inquiry = self._reader.inquiry(body)
+            return self._writer.answer(inquiry, self._verifier.check(inquiry), mark)
+        except ShikakuError as error:
+            return self._error(body, error)
+
+    # --- both -------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, request: web.Request, content_type: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers=self._desk.headers(request, content_type))
+        self._desk.close_if_draining(response)
+        await response.prepare(request)
+        return response
+
+    def _error(self, body: bytes, error: ShikakuError) -> bytes:
+        self._desk.note(error)
+        mark = native.id_of(body) if len(body) <= limits.BATCH_LINE_BYTES_MAX else None
+        return native.item_error(mark, problems.problem(error))
+
+
+TOO_LONG: Final = b"too long"
+"""Stands for a line over its limit; told by identity."""
+
+
+class Lines:
+    """Cuts arriving bytes into lines, one at a time, so that no number of short lines takes long.
+
+    `given` counts the lines that are not blank. A line over its limit is given once, as TOO_LONG, as soon as that is
+    known; the rest of it is skipped.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.waiting = False
+        self.given = 0
+        self._buffer = b""
+        self._offset = 0
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Take in what has arrived; b"" is the end. Called only when nothing is waiting."""
+        if not chunk:
+            self.ended, chunk = True, b"\n"
+        self._buffer = self._buffer[self._offset :] + chunk
+        self._offset = 0
+        self.waiting = True
+
+    def take(self) -> bytes | None:
+        """The next line without its end; b"" for a blank one; None if no complete line is waiting."""
+        start = self._offset
+        end = self._buffer.find(b"\n", start)
+        if end < 0:
+            self.waiting = False
+            return self._part(start)
+        self._offset = end + 1
+        if self._skipping:
+            self._skipping = False
+            return b""
+        return self._counted(self._buffer[start:end] if end - start <= limits.BATCH_LINE_BYTES_MAX else TOO_LONG)
+
+    def _part(self, start: int) -> bytes | None:
+        """Keep the beginning of a line, unless it is already too long."""
+        if self._skipping or len(self._buffer) - start > limits.BATCH_LINE_BYTES_MAX:
+            self._offset = len(self._buffer)
+            if not self._skipping:
+                self._skipping = True
+                return self._counted(TOO_LONG)
+        return None
+
+    def _counted(self, line: bytes) -> bytes:
+        if line.isspace() or not line:
+            return b""
+        self.given += 1
+        return line
+
+
+def _item_too_long() -> BodyTooLargeError:
+    return BodyTooLargeError(f"an inquiry has at most {limits.BATCH_LINE_BYTES_MAX} bytes")
+
+
+_END: Final = object()
+_ITEMS_PER_SLICE_MAX: Final = 256

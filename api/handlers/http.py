@@ -1,0 +1,271 @@
+"""Owns the strict half of HTTP that every handler shares: media types, lengths, bodies, request ids, problems.
+
+Handlers raise errors; `Desk.guarded` turns them into problems. There is no middleware: a handler on the hot path pays
+only for the calls that it makes itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+from aiohttp import hdrs, web
+
+from api import problems
+from engine import identifiers
+from engine.errors import BodyTooLargeError, CorruptionError, StartingError, StorePoisonedError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+CSV: Final = "text/csv"
+BODY_SECONDS: Final = 30.0
+"""How long a body may pause before the request is given up."""
+REQUEST_ID_CHARS_MAX: Final = 64
+RETRY_STARTING_MS: Final = 1_000
+
+_REQUEST_ID: Final = "X-Request-ID"
+_PLAIN: Final = {JSON: frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8"})}
+_ACCEPTED_PLAIN: Final = frozenset({"*/*", JSON})
+
+log = logging.getLogger("shikaku.api")
+
+
+class Switch:
+    """Whether this process takes work; turned by the process, read by handlers.
+
+    `on_fatal` is called with an error after which the process must not go on serving.
+    """
+
+    __slots__ = ("draining", "on_fatal", "ready")
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.draining = False
+        self.on_fatal: Callable[[BaseException], None] | None = None
+
+    def require(self) -> None:
+        """Raise StartingError unless requests are to be sent here."""
+        if self.draining:
+            raise StartingError("the process is stopping", retry_after_ms=RETRY_STARTING_MS)
+        if not self.ready:
+            raise StartingError("the process is starting", retry_after_ms=RETRY_STARTING_MS)
+
+
+class Desk:
+    """Answers for one application: makes responses and problems, and knows whether to close connections."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+        self._prefix = secrets.token_hex(6)
+        self._count = itertools.count(1)
+
+    def request_id(self, request: web.BaseRequest) -> str:
+        """The caller's X-Request-ID if it may be repeated, else one of ours."""
+        given = request.headers.get(_REQUEST_ID)
+        if given is not None and _may_be_repeated(given):
+            return given
+        return f"{self._prefix}-{next(self._count):x}"
+
+    def respond(
+        self, request: web.BaseRequest, body: bytes, *, content_type: str = JSON, status: int = 200
+    ) -> web.Response:
+        """A response with the headers that all of ours carry."""
+        response = web.Response(body=body, status=status, headers=self.headers(request, content_type))
+        self.close_if_draining(response)
+        return response
+
+    def close_if_draining(self, response: web.StreamResponse) -> None:
+        """While the process stops, every answer is its connection's last."""
+        if self._switch.draining:
+            response.force_close()
+
+    def headers(self, request: web.BaseRequest, content_type: str) -> dict[str, str]:
+        """Headers of every response: answers are about people and must not be kept by anything on the way."""
+        return {
+            "Content-Type": content_type,
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "X-Request-ID": self.request_id(request),
+            "Server": "shikaku",
+        }
+
+    def problem(self, request: web.BaseRequest, error: BaseException) -> web.Response:
+        """The response that an error becomes; what is not ours is logged by its class only."""
+        self.note(error)
+        found = problems.problem(error)
+        response = self.respond(
+            request, msgspec.json.encode(found), content_type=problems.MEDIA_TYPE, status=found.status
+        )
+        response.headers.update(problems.headers(error, found))
+        if not request.content.is_eof():
+            # Part of the body was not read: the connection cannot carry another request.
+            response.force_close()
+        return response
+
+    def note(self, error: BaseException) -> None:
+        """Log an error that points to a defect or to damage, and tell the process if it must not go on."""
+        known, entry = problems.lookup(error)
+        if entry.status >= 500 and not isinstance(error, StartingError):
+            log.error("%s [%s]", type(error).__name__, known.code)
+        if isinstance(error, CorruptionError | StorePoisonedError) and self._switch.on_fatal is not None:
+            self._switch.on_fatal(error)
+
+    def guarded(self, handler: Handler) -> Handler:
+        """The handler with every error turned into a problem."""
+
+        async def run(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except ConnectionError:
+                raise
+            except Exception as error:
+                if request.writer.output_size:
+                    # Part of an answer is on its way: all that is left is to break it off where everybody can see it.
+                    self.note(error)
+                    raise ConnectionAbortedError from None
+                return self.problem(request, error)
+
+        return run
+
+    def refuse(self, make: Callable[[], problems.HttpError]) -> Handler:
+        """A handler that always answers with the same problem."""
+
+        async def run(request: web.Request) -> web.StreamResponse:
+            return self.problem(request, make())
+
+        return run
+
+    async def expect(self, request: web.Request) -> web.StreamResponse | None:
+        """Handle the Expect header: 100-continue, or a problem."""
+        if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+            return self.problem(request, problems.ExpectationError("only 100-continue is known", field="Expect"))
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+        return None
+
+
+def _may_be_repeated(given: str) -> bool:
+    if not 0 < len(given) <= REQUEST_ID_CHARS_MAX or not given.isascii() or not given.isprintable() or " " in given:
+        return False
+    return not identifiers.is_my_number(given)
+
+
+# --- media types ----------------------------------------------------------------------------------------------------
+
+
+def require_media_type(request: web.BaseRequest, *allowed: str) -> str:
+    """The body's media type, one of `allowed`; its charset must be UTF-8. Raises MediaTypeError."""
+    given = request.headers.get(hdrs.CONTENT_TYPE)
+    if given == allowed[0]:
+        found = allowed[0]
+    else:
+        found, parameters = parse_media_type(given or "")
+        if found not in allowed:
+            raise problems.MediaTypeError(f"send {' or '.join(allowed)}", field="Content-Type")
+        if parameters.get("charset", "utf-8") not in ("utf-8", "utf8"):
+            raise problems.MediaTypeError("the charset must be utf-8", field="Content-Type")
+    refuse_coding(request)
+    return found
+
+
+def refuse_coding(request: web.BaseRequest) -> None:
+    """Raise MediaTypeError if the body is compressed."""
+    if hdrs.CONTENT_ENCODING in request.headers and request.headers[hdrs.CONTENT_ENCODING].lower() != "identity":
+        raise problems.MediaTypeError(
+            "send the body uncompressed", field="Content-Encoding", headers={"Accept-Encoding": "identity"}
+        )
+
+
+def parse_media_type(text: str) -> tuple[str, dict[str, str]]:
+    """`type/subtype` in lower case, and its parameters with lower-case names and values."""
+    first, *rest = text.split(";")
+    parameters = {}
+    for part in rest:
+        name, _, value = part.partition("=")
+        parameters[name.strip().lower()] = value.strip().strip('"').lower()
+    return first.strip().lower(), parameters
+
+
+def require_accepted(request: web.BaseRequest, media_type: str) -> None:
+    """Raise NotAcceptableError unless the caller accepts `media_type`."""
+    given = request.headers.get(hdrs.ACCEPT)
+    if given is None or given == "*/*" or given == media_type or accepts(given, media_type):
+        return
+    raise problems.NotAcceptableError(f"{media_type} is all that there is", field="Accept")
+
+
+def accepts(given: str, media_type: str) -> bool:
+    """Whether an Accept header allows a media type (RFC 9110 12.5.1: the most specific range counts)."""
+    family = media_type.split("/", 1)[0]
+    best, quality = -1, 0.0
+    for part in given.split(","):
+        found, parameters = parse_media_type(part)
+        rank = {media_type: 2, f"{family}/*": 1, "*/*": 0}.get(found, -1)
+        if rank > best:
+            best, quality = rank, _quality(parameters.get("q", "1"))
+    return quality > 0
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------------
+
+
+def require_length(request: web.BaseRequest, bytes_max: int | None = None) -> None:
+    """Raise unless the request says how its body ends, and within `bytes_max` if it says how long it is."""
+    length = request.headers.get(hdrs.CONTENT_LENGTH)
+    if length is None:
+        if hdrs.TRANSFER_ENCODING not in request.headers:
+            raise problems.LengthRequiredError("give a Content-Length, or send the body chunked")
+    elif bytes_max is not None and int(length) > bytes_max:
+        raise _too_large(bytes_max)
+
+
+async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
+    """The whole body. Raises BodyTooLargeError, LengthRequiredError, ReadTimeoutError."""
+    require_length(request, bytes_max)
+    content = request.content
+    if content.is_eof():
+        body = content.read_nowait(-1)
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+        return body
+    return await _read_on(request, bytes_max)
+
+
+async def _read_on(request: web.BaseRequest, bytes_max: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while chunk := await read_chunk(request):
+        size += len(chunk)
+        if size > bytes_max:
+            raise _too_large(bytes_max)
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+async def read_chunk(request: web.BaseRequest) -> bytes:
+    """What has arrived of the body; b"" at its end. Raises ReadTimeoutError, ProtocolError."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.content.readany()
+    except TimeoutError:
+        raise problems.ReadTimeoutError(f"no part of the body arrived for {BODY_SECONDS:.0f} s") from None
+    except web.RequestPayloadError:
+        raise problems.ProtocolError("the body is not framed as the headers say") from None
+
+
+def _too_large(bytes_max: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body may have {bytes_max} bytes at most")

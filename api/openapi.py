@@ -1,0 +1,493 @@
+"""Owns the OpenAPI 3.1 document of each port, generated from the Structs that decode and encode.
+
+What a Struct cannot say (paths, parameters, examples) stands here, beside nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Final, Literal
+
+import msgspec
+
+from api import advice, problems
+from api.handlers import pages
+from api.wire import native, registration
+from engine import limits
+from engine.ingest import columns
+from engine.ingest.rows import Op
+from engine.records import Reason, Verdict
+
+Port = Literal["check", "registry"]
+Json = dict[str, Any]
+
+_CHECK_TYPES: Final = (
+    native.CheckRequest,
+    native.BatchRequest,
+    native.CheckAnswer,
+    native.ItemError,
+    native.BatchAnswer,
+    registration.InsurerView,
+    registration.InsurerList,
+    problems.Problem,
+)
+_REGISTRY_TYPES: Final = (
+    registration.InsurerRequest,
+    registration.InsurerView,
+    registration.InsurerList,
+    registration.DeltaRequest,
+    registration.StateRequest,
+    registration.Receipt,
+    problems.Problem,
+)
+
+_CARD: Final = {
+    "insurer_number": "01130012",
+    "symbol": "1234",
+    "number": "1987654",
+    "branch": "01",
+    "birth_date": "2000-01-02",
+}
+_CHECK_EXAMPLE: Final = {
+    "institution": "1311111114",
+    "as_of": "2026-11-23",
+    "purpose": "treatment",
+    "card": _CARD,
+    "consent": {"limit_certificate": True},
+}
+_CERTIFICATE_EXAMPLE: Final = {
+    "institution": "1311111114",
+    "certificate": {"issuer": "CN=JPKI,C=JP", "serial": "0F3A"},
+}
+_QUALIFICATION_EXAMPLE: Final = {
+    "insurer_number": "01130012",
+    "insurer_name": "全国健康保険協会 東京支部",
+    "symbol": "1234",
+    "number": "1987654",
+    "branch": "01",
+    "relation": "self",
+    "name": "見本 太郎",
+    "name_kana": "ミホン タロウ",
+    "sex": "male",
+    "birth_date": "2000-01-02",
+    "gained_on": "2023-04-01",
+    "lost_on": None,
+    "loss_reason": None,
+    "insured_name": "見本 太郎",
+    "name_other": None,
+    "name_other_kana": None,
+    "postcode": "100-0001",
+    "address": "東京都千代田区千代田１番１号",
+    "card_class": "01",
+    "card_issued_on": "2023-04-10",
+    "card_valid_from": "2023-04-01",
+    "card_valid_to": None,
+    "copay_ratio": "030",
+    "preschool": False,
+    "elderly_certificate": None,
+    "limit_certificate": None,
+    "specific_diseases": None,
+}
+_ANSWER_EXAMPLE: Final[Json] = {
+    "verdict": "VALID",
+    "reason": None,
+    "as_of": "2026-11-23",
+    "qualification": _QUALIFICATION_EXAMPLE,
+    "advice": {"ja": advice.VALID.ja, "en": advice.VALID.en},
+    "data_version": 123456,
+    "insurer_fresh_at": "2026-11-23T08:00:00+09:00",
+    "notes": [],
+    "warnings": [],
+    "certificate": None,
+}
+_UNKNOWN_EXAMPLE: Final = {
+    **_ANSWER_EXAMPLE,
+    "verdict": "NOT_FOUND",
+    "reason": "unknown_card",
+    "qualification": None,
+    "advice": {"ja": advice.REASONS[Reason.UNKNOWN_CARD].ja, "en": advice.REASONS[Reason.UNKNOWN_CARD].en},
+}
+_BATCH_EXAMPLE: Final = {
+    "institution": "1311111114",
+    "as_of": "2026-11-23",
+    "items": [{"id": "a1", "card": _CARD}, {"id": "a2", "certificate": _CERTIFICATE_EXAMPLE["certificate"]}],
+}
+_OPERATION_EXAMPLE: Final = {
+    "op": "new",
+    "insurer_number": "01130012",
+    "symbol": "1234",
+    "number": "1987654",
+    "branch": "01",
+    "birth_date": "2000-01-02",
+    "name": "見本 太郎",
+    "name_kana": "ミホン タロウ",
+    "sex": 1,
+    "relation": 1,
+    "gained_on": "2023-04-01",
+}
+_STATE_EXAMPLE: Final = {name: value for name, value in _OPERATION_EXAMPLE.items() if name != "op"}
+_CSV_EXAMPLE: Final = (
+    "op,insurer_number,symbol,number,branch,birth_date,name,name_kana,sex,relation,gained_on\r\n"
+    "new,01130012,1234,1987654,01,2000-01-02,見本 太郎,ミホン タロウ,1,1,2023-04-01\r\n"
+)
+_INSURER_EXAMPLE: Final = {
+    "number": "01130012",
+    "name": "全国健康保険協会 東京支部",
+    "name_kana": None,
+    "twelve_digit_numbers": False,
+    "fresh_at": "2026-11-23T08:00:00+09:00",
+    "feed_as_of": "2026-11-22",
+    "feed_number": 321,
+}
+
+
+def document(port: str) -> bytes:
+    """The document of one port (`check` or `registry`) as JSON."""
+    types, paths, about = {
+        "check": (_CHECK_TYPES, _check_paths(), _CHECK_ABOUT),
+        "registry": (_REGISTRY_TYPES, _registry_paths(), _REGISTRY_ABOUT),
+    }[port]
+    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    schemas = copy.deepcopy(schemas)
+    if port == "registry":
+        schemas |= _registry_schemas()
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": f"Shikaku: {port} port", "version": pages.version(), "description": about},
+            "servers": [{"url": "/"}],
+            "tags": _TAGS[port],
+            "paths": {**paths, **_common_paths()},
+            "components": {"schemas": schemas},
+        }
+    )
+
+
+_CHECK_ABOUT: Final = (
+    "オンライン資格確認。患者がその日に有効な医療保険の資格を持つか、どの保険者の資格かを答えます。\n\n"
+    "Online eligibility verification: is this person insured on this date, and by whom. My Number (個人番号) is"
+    " refused wherever it turns up. Errors are RFC 9457 problems with stable codes, and advice for the front desk"
+    " and the vendor."
+)
+_REGISTRY_ABOUT: Final = (
+    "保険者が資格の取得・変更・喪失・取消を登録します。受領の応答は、永続化され、"
+    "すべての照会に反映された後に返ります。\n\n"
+    "Insurers register qualifications by file or by call. A write is acknowledged once it is durable and seen by"
+    " every check. Identifiers are never part of a URL, but for the insurer's number."
+)
+_TAGS: Final = {
+    "check": [
+        {"name": "eligibility", "description": "資格確認 Checks"},
+        {"name": "insurers", "description": "保険者 Insurers and how fresh their data is"},
+        {"name": "service", "description": "稼働状況 The service itself"},
+    ],
+    "registry": [
+        {"name": "registration", "description": "資格の登録 Registration of qualifications"},
+        {"name": "insurers", "description": "保険者 Insurers"},
+        {"name": "service", "description": "稼働状況 The service itself"},
+    ],
+}
+
+
+# --- building blocks ------------------------------------------------------------------------------------------------
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(media_type: str, name: str, **examples: object) -> Json:
+    named = {key: {"value": value} for key, value in examples.items()}
+    return {media_type: {"schema": _ref(name), **({"examples": named} if named else {})}}
+
+
+def _problems(*statuses: int) -> Json:
+    """Responses for error statuses, with the codes that they can carry."""
+    responses = {}
+    for status in sorted({*statuses, 400, 405, 406, 500}):
+        codes = [code for code, entry in problems.known_codes().items() if entry.status == status]
+        responses[str(status)] = {
+            "description": "Codes: " + ", ".join(f"`{code}`" for code in codes),
+            "content": {problems.MEDIA_TYPE: {"schema": _ref("Problem")}},
+        }
+    return responses
+
+
+def _operation(
+    tag: str, name: str, summary: str, description: str, *, answer: Json, errors: tuple[int, ...] = (), **more: object
+) -> Json:
+    return {
+        "operationId": name,
+        "tags": [tag],
+        "summary": summary,
+        "description": description,
+        "responses": {"200": {"description": "OK", "content": answer}, **_problems(*errors)},
+        **more,
+    }
+
+
+def _body(content: Json) -> Json:
+    return {"required": True, "content": content}
+
+
+_REQUEST_ID: Final = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "description": "Returned as it came: 1 to 64 visible ASCII characters",
+    "schema": {"type": "string", "maxLength": 64},
+}
+_NUMBER: Final = {
+    "name": "number",
+    "in": "path",
+    "required": True,
+    "description": "保険者番号 insurer number, 6 or 8 digits",
+    "schema": {"type": "string", "pattern": "^[0-9]{6}([0-9]{2})?$"},
+    "example": "01130012",
+}
+_LENGTHS: Final = (408, 411, 413, 415)
+
+
+# --- the check port -------------------------------------------------------------------------------------------------
+
+
+def _check_paths() -> Json:
+    both = {"schema": {"anyOf": [_ref("CheckAnswer"), _ref("ItemError")]}}
+    check = _operation(
+        "eligibility",
+        "check",
+        "資格を一件確認する · Check one person",
+        "By card (記号・番号 and birth date) or by the certificate on the My Number card. Verdicts: "
+        + ", ".join(f"`{verdict}`" for verdict in Verdict)
+        + ". Every verdict but `VALID` has a reason, and advice that the front desk can follow.",
+        answer=_content("application/json", "CheckAnswer", valid=_ANSWER_EXAMPLE, unknown=_UNKNOWN_EXAMPLE),
+        errors=(*_LENGTHS, 417, 503),
+        parameters=[_REQUEST_ID],
+        requestBody=_body(
+            _content("application/json", "CheckRequest", card=_CHECK_EXAMPLE, certificate=_CERTIFICATE_EXAMPLE)
+        ),
+    )
+    batch = _operation(
+        "eligibility",
+        "checkBatch",
+        "まとめて確認する · Check many people",
+        f"A JSON object with up to {limits.BATCH_ITEMS_MAX:,} items, or NDJSON: one inquiry a line in, one answer a"
+        f" line out, in the same order, up to {limits.BATCH_LINES_MAX:,} lines in one request. Answers are sent while"
+        " inquiries are still coming: read while you write. An item that cannot be asked becomes an error in its place"
+        " and never fails the batch.",
+        answer=_content("application/json", "BatchAnswer", answers={"items": [{"id": "a1", **_ANSWER_EXAMPLE}]})
+        | {"application/x-ndjson": both},
+        errors=(*_LENGTHS, 417, 503),
+        parameters=[_REQUEST_ID],
+        requestBody=_body(
+            _content("application/json", "BatchRequest", batch=_BATCH_EXAMPLE)
+            | _content("application/x-ndjson", "CheckRequest", line={"id": "a1", **_CHECK_EXAMPLE})
+        ),
+    )
+    return {
+        "/v1/eligibility/check": {"post": check},
+        "/v1/eligibility/batch": {"post": batch},
+        "/v1/insurers": {"get": _list_insurers()},
+        "/v1/insurers/{number}": {"get": _get_insurer()},
+    }
+
+
+def _list_insurers() -> Json:
+    return _operation(
+        "insurers",
+        "listInsurers",
+        "保険者の一覧と鮮度 · Insurers and freshness",
+        "All registered insurers, and when the last feed of each took effect.",
+        answer=_content("application/json", "InsurerList", insurers={"insurers": [_INSURER_EXAMPLE]}),
+    )
+
+
+def _get_insurer() -> Json:
+    return _operation(
+        "insurers",
+        "getInsurer",
+        "一つの保険者の鮮度 · Freshness of one insurer",
+        "When its last feed took effect, and for which day that was drawn up.",
+        answer=_content("application/json", "InsurerView", insurer=_INSURER_EXAMPLE),
+        errors=(404,),
+        parameters=[_NUMBER],
+    )
+
+
+# --- the registry port ----------------------------------------------------------------------------------------------
+
+
+def _registry_paths() -> Json:
+    return {
+        "/v1/insurers": {"get": _list_insurers()},
+        "/v1/insurers/{number}": {"get": _get_insurer(), "put": _put_insurer()},
+        "/v1/insurers/{number}/qualifications": {"post": _post_operations(), "put": _put_qualifications()},
+        "/v1/insurers/{number}/feeds": {"post": _feed("postFeed", "ファイルで登録する · Register by file", [_NUMBER])},
+        "/v1/feeds": {
+            "post": _feed("postOperatorFeed", "複数保険者のファイル · The operator's file, of several insurers", [])
+        },
+    }
+
+
+def _put_insurer() -> Json:
+    return _operation(
+        "insurers",
+        "putInsurer",
+        "保険者を登録する · Register an insurer",
+        "Registers the insurer, or changes its name and setting; its freshness stays.",
+        answer=_content("application/json", "InsurerView", insurer=_INSURER_EXAMPLE),
+        errors=(404, *_LENGTHS, 503, 507),
+        parameters=[_NUMBER],
+        requestBody=_body(
+            _content("application/json", "InsurerRequest", insurer={"name": "全国健康保険協会 東京支部"})
+        ),
+    )
+
+
+def _post_operations() -> Json:
+    return _operation(
+        "registration",
+        "postOperations",
+        "差分を登録する · Register changes",
+        "Operations `new`, `change`, `lose`, `cancel`, applied in their order, together or not at all. The same body"
+        " again is taken for a repeat (a lost answer) and changes nothing; give a `feed_number` to tell a second,"
+        " equal call from a repeat.",
+        answer=_receipt(),
+        errors=_WRITE_ERRORS,
+        parameters=[_NUMBER],
+        requestBody=_body(
+            _content("application/json", "DeltaRequest", operations={"operations": [_OPERATION_EXAMPLE]})
+        ),
+    )
+
+
+def _put_qualifications() -> Json:
+    return _operation(
+        "registration",
+        "putQualifications",
+        "資格を現在の内容で登録する · Register qualifications as they are",
+        "Each is registered as new if no spell with this card, branch and gained day is known, else replaced.",
+        answer=_receipt(),
+        errors=_WRITE_ERRORS,
+        parameters=[_NUMBER],
+        requestBody=_body(
+            _content("application/json", "StateRequest", qualifications={"qualifications": [_STATE_EXAMPLE]})
+        ),
+    )
+
+
+def _feed(name: str, summary: str, parameters: list[Json]) -> Json:
+    csv = {"schema": {"type": "string"}, "examples": {"csv": {"value": _CSV_EXAMPLE}}}
+    ndjson = {"schema": _ref("Operation"), "examples": {"line": {"value": _OPERATION_EXAMPLE}}}
+    return _operation(
+        "registration",
+        name,
+        summary,
+        "CSV (UTF-8 or cp932) with a header row, or NDJSON with one operation a line; the members of `Operation` are"
+        " the columns. The whole file is applied, or nothing of it; errors name row, column, code and the kind of"
+        " the value. A file sent before changes nothing and gets its first receipt back.",
+        answer=_receipt(),
+        errors=_WRITE_ERRORS,
+        parameters=[*parameters, *_FEED_PARAMETERS],
+        requestBody=_body({"text/csv": csv, "application/x-ndjson": ndjson}),
+    )
+
+
+_WRITE_ERRORS: Final = (403, 404, 409, *_LENGTHS, 422, 503, 507)
+_FEED_PARAMETERS: Final = [
+    {
+        "name": "feed_number",
+        "in": "query",
+        "description": "Grows with every feed of an insurer",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    {
+        "name": "as_of",
+        "in": "query",
+        "description": "The day for which the feed was drawn up; default: today in Japan",
+        "schema": {"type": "string", "format": "date"},
+    },
+    {
+        "name": "dry_run",
+        "in": "query",
+        "description": "Check everything, register nothing",
+        "schema": {"type": "boolean", "default": False},
+    },
+    {
+        "name": "encoding",
+        "in": "query",
+        "description": "Of a CSV file, if its Content-Type has no charset",
+        "schema": {"enum": ["utf-8", "cp932"], "default": "utf-8"},
+    },
+]
+
+
+def _receipt() -> Json:
+    example = {
+        "feed": 17,
+        "insurer": "01130012",
+        "feed_number": 322,
+        "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "rows": 1,
+        "new": 1,
+        "changed": 0,
+        "lost": 0,
+        "cancelled": 0,
+        "replayed": False,
+        "dry_run": False,
+        "data_version": 123457,
+        "as_of": "2026-11-23",
+        "received_at": "2026-11-23T09:00:00+09:00",
+        "warnings": 0,
+    }
+    return _content("application/json", "Receipt", receipt=example)
+
+
+def _registry_schemas() -> Json:
+    operation = columns.json_schema()
+    state = copy.deepcopy(operation)
+    del state["properties"]["op"]
+    state["required"] = sorted({*(name for name in state["required"] if name != "op"), *_needed_for_new()})
+    state.pop("allOf", None)
+    return {
+        "Operation": {"title": "Operation", **operation},
+        "QualificationState": {"title": "QualificationState", **state},
+    }
+
+
+def _needed_for_new() -> list[str]:
+    return [column.name for column in columns.COLUMNS if Op.NEW in column.required and column.name != "op"]
+
+
+# --- both ports -----------------------------------------------------------------------------------------------------
+
+
+def _common_paths() -> Json:
+    plain = {"application/json": {"schema": {"type": "object"}}}
+    html = {"text/html": {"schema": {"type": "string"}}}
+    code = {
+        "name": "code",
+        "in": "path",
+        "required": True,
+        "schema": {"enum": sorted(problems.known_codes())},
+        "example": "input.date",
+    }
+    return {
+        "/livez": {"get": _operation("service", "livez", "生存 · Alive", "The process runs.", answer=plain)},
+        "/readyz": {
+            "get": _operation(
+                "service", "readyz", "受付可 · Ready", "Requests may be sent here.", answer=plain, errors=(503,)
+            )
+        },
+        "/version": {"get": _operation("service", "version", "版 · Version", "Which program answers.", answer=plain)},
+        "/problems/{code}": {
+            "get": _operation(
+                "service",
+                "problem",
+                "エラーの説明 · What a problem means",
+                "The page that `type` of a problem points to, in Japanese and English.",
+                answer=html,
+                errors=(404,),
+                parameters=[code],
+            )
+        },
+    }
