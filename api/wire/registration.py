@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from api.wire import native
 from api.wire.native import Date, text_meta
@@ -138,7 +139,8 @@ def state(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callabl
         for given in request.qualifications
     ]
     digest = hashlib.sha256(unique + body).digest()
-    return _call(number, request.feed_number, request.as_of, operations, digest, "qualifications", policy, exempt)
+    call = _call(number, request.feed_number, request.as_of, operations, digest, "qualifications", policy, exempt)
+    return replace(call, settle=True)
 
 
 def _decode(decode: Callable[[bytes], Any], body: bytes) -> Any:

@@ -72,6 +72,20 @@ def apply_row(row: Row, view: View, keys: Keys) -> tuple[int | None, Person]:
     return number, person
 
 
+def settled(row: Row, view: View, keys: Keys) -> Row:
+    """A row that says how a qualification is, whether known or not, as an operation.
+
+    It is a change if somebody has a spell with this card, branch and gained day that is not cancelled, else new.
+    """
+    asked = row.person.qualifications[0]
+    for _, person in view.behind(_card_hash(row.person, asked, keys)):
+        if person.birth_date == row.person.birth_date:
+            spells = _spells(person, asked, exact_branch=True)
+            if any(q.gained_on == asked.gained_on and q.state is not State.CANCELLED for q in spells):
+                return Row(row.row, Op.CHANGE, row.person)
+    return Row(row.row, Op.NEW, row.person)
+
+
 # --- new ------------------------------------------------------------------------------------------------------
 
 

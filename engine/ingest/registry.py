@@ -31,7 +31,7 @@ from engine.errors import (
 )
 from engine.index import IndexWriter
 from engine.ingest import bulk, feed, publication
-from engine.ingest.apply import RefusedRow, apply_row
+from engine.ingest.apply import RefusedRow, apply_row, settled
 from engine.ingest.rows import Chunk, Op, Report, Row, RowError
 from engine.ingest.spool import Spool, Staged
 from engine.ingest.workspace import Workspace
@@ -51,13 +51,17 @@ _decode_person = msgspec.msgpack.Decoder(Person).decode
 
 
 class DeltaCall(msgspec.Struct, frozen=True):
-    """One call of an insurer: rows that are applied together or not at all. `digest`: SHA-256 of the content."""
+    """One call of an insurer: rows that are applied together or not at all. `digest`: SHA-256 of the content.
+
+    With `settle` each row says how a qualification is, whatever its op: it is registered as new or changed as needed.
+    """
 
     insurer: str
     feed_number: int | None
     as_of: int | None
     rows: list[Row]
     digest: bytes
+    settle: bool = False
 
 
 class FeedReceipt(msgspec.Struct, frozen=True):
@@ -527,6 +531,8 @@ class _Group:
             refusal = _insurer_refusal(row, call.insurer, self._insurers)
             if refusal is None:
                 try:
+                    if call.settle:
+                        row = settled(row, self._workspace, self._keys)
                     self._workspace.put(*apply_row(row, self._workspace, self._keys))
                     counts[row.op] += 1
                 except RefusedRow as refused:
