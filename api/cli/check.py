@@ -117,9 +117,19 @@ def _print(answer: dict[str, Any], as_json: bool) -> None:
     advice = answer["advice"]
     shown = {name: answer[name] for name in ("verdict", "reason", "as_of") if answer[name] is not None}
     shown |= {"notes": ", ".join(answer["notes"])} if answer["notes"] else {}
-    shown |= {name: value for name, value in (answer["qualification"] or {}).items() if value not in (None, "", [])}
+    shown |= {
+        name: _flat(value) for name, value in (answer["qualification"] or {}).items() if value not in (None, "", [])
+    }
     shown |= {"advice": f"{advice['ja']} / {advice['en']}", "data version": answer["data_version"]}
     print_pairs(shown)
+
+
+def _flat(value: object) -> object:
+    if isinstance(value, list):
+        return "; ".join(str(_flat(each)) for each in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each}" for name, each in value.items() if each not in (None, "", []))
+    return value
 
 
 def _read(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -39,6 +40,8 @@ class Made(msgspec.Struct, frozen=True):
     people: int
     seed: int
     today: date
+    cast: str
+    """Digest of the personas, who may be others in another version."""
 
 
 def demo(
@@ -81,7 +84,7 @@ def prepare(config: Config, folder: Path, people: int) -> Made:
     if instance.is_running(config.data_dir):
         raise CommandError(Exit.STORE, "store.locked", f"a demonstration runs on {folder} already")
     made = _made(folder)
-    why = _unfit(made, people)
+    why = None if made is None else _unfit(made, config, people)
     if made is not None and why is None:
         typer.echo(f"using the sample population in {folder}: {made.people:,} people of {made.today}")
         return made
@@ -115,10 +118,12 @@ def _build(config: Config, folder: Path, people: int) -> Made:
     from api.cli.import_feeds import import_one
     from api.cli.insurers import register_file
     from api.cli.people import today_in_japan
+    from api.cli.personas import cast_of
     from api.cli.registrar import Feed, registrar
     from loadtest import population
 
-    made = Made(people, SEED, today_in_japan())
+    today = today_in_japan()
+    made = Made(people, SEED, today, _digest(cast_of(today)))
     feeds = population.generate(made.people, made.seed, made.today, folder / "feeds")
     personas = population.write_personas(folder / "feeds", made.today)
     init.create(config)
@@ -130,6 +135,10 @@ def _build(config: Config, folder: Path, people: int) -> Made:
     return made
 
 
+def _digest(cast: list[dict[str, Any]]) -> str:
+    return hashlib.blake2b(msgspec.json.encode(cast), digest_size=16).hexdigest()
+
+
 def _made(folder: Path) -> Made | None:
     try:
         return msgspec.json.decode((folder / _MADE).read_bytes(), type=Made)
@@ -137,12 +146,15 @@ def _made(folder: Path) -> Made | None:
         return None
 
 
-def _unfit(made: Made | None, people: int) -> str | None:
-    """Why a former demonstration cannot be used again; None if it can, or if there is none."""
+def _unfit(made: Made, config: Config, people: int) -> str | None:
+    """Why a former demonstration cannot be used again; None if it can."""
     from api.cli.people import today_in_japan
+    from api.cli.personas import cast_of
 
-    if made is None:
-        return None
+    if not config.key_file.exists() or not config.store_dir.exists():
+        return "the former one is not complete"
+    if _digest(cast_of(made.today)) != made.cast:
+        return "the former one has other personas"
     if (made.people, made.seed) != (people, SEED):
         return f"the former one has {made.people:,} people"
     if not 0 <= (today_in_japan() - made.today).days < _REUSE_DAYS:

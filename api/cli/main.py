@@ -77,7 +77,9 @@ def main() -> None:
 
 
 def _fail(error: Exception, advice: str) -> None:
-    sys.stderr.write(f"shikaku: {line_of(error)}{': ' if advice else ''}{advice}\n")
+    line = line_of(error)
+    said = not advice or "`shikaku " in line
+    sys.stderr.write(f"shikaku: {line}\n" if said else f"shikaku: {line}: {advice}\n")
     sys.exit(exit_of(error))
 
 

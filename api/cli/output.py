@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ _NEXT: Final = {
     "store.poisoned": "start again: the store is recovered",
     "store.version": "use the version of Shikaku that wrote this store",
 }
+_WIDE: Final = 10_000
 
 
 def advice_of(code: str) -> str:
@@ -45,14 +47,20 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> None:
-    """Print a table as wide as its content; on a narrow terminal, lines wrap."""
+    """Print a table; a terminal wraps its lines, a pipe gets one line for each row."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(*columns, show_header=header, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    console = Console(file=io.StringIO(), width=_WIDE, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 class Advance(Protocol):

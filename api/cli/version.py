@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from api.cli.options import Json
+
+_SHOWN: Final = ("shikaku", "aiohttp", "lmdb", "msgspec", "numpy", "uvloop")
 
 
 def version(as_json: Json = False) -> None:
@@ -16,7 +20,7 @@ def version(as_json: Json = False) -> None:
     import ext
     from api.cli.output import print_json, print_pairs
 
-    versions = {name: metadata.version(name) for name in ("shikaku", "aiohttp", "lmdb", "msgspec", "numpy", "uvloop")}
+    versions = {name: metadata.version(name) for name in _SHOWN}
     found = versions | {"python": platform.python_version(), "ext": ext.FORM}
     if as_json:
         print_json(found)
