@@ -144,7 +144,8 @@ def parse_card(
         symbol_key = ""
         if symbol:
             symbol_key = canonical_symbol(symbol)
-            refuse_my_number(symbol, "symbol")
+            if is_my_number(symbol):
+                raise _my_number("symbol")
         number_key = canonical_number(number)
         if is_my_number(number) and not exempt_12_digits(insurer):
             raise _my_number("number")
@@ -179,14 +180,16 @@ def parse_institution(
 
 def canonical_symbol(text: str, field: str = "symbol") -> str:
     """Canonical 記号; "" if nothing is left of it, which is the same as absent."""
-    _check_length(text, IDENTIFIER_CHARS_MAX, field)
+    if len(text) > IDENTIFIER_CHARS_MAX:
+        raise _too_long(text, IDENTIFIER_CHARS_MAX, field)
     key = canon.fold(text)
     return _fold_wide(text, field) if key is None else key
 
 
 def canonical_number(text: str, field: str = "number") -> str:
     """Canonical 番号 without leading zeros; refuses one of which nothing is left."""
-    _check_length(text, IDENTIFIER_CHARS_MAX, field)
+    if len(text) > IDENTIFIER_CHARS_MAX:
+        raise _too_long(text, IDENTIFIER_CHARS_MAX, field)
     key = canon.fold_number(text)
     if key is None:
         wide = _fold_wide(text, field)
@@ -201,7 +204,8 @@ def canonical_branch(text: str | None, field: str = "branch") -> str:
     """Two digits, or "" if the branch is absent or blank."""
     if not text:
         return ""
-    _check_length(text, IDENTIFIER_CHARS_MAX, field)
+    if len(text) > IDENTIFIER_CHARS_MAX:
+        raise _too_long(text, IDENTIFIER_CHARS_MAX, field)
     digits = _without_blanks(text, field)
     if digits and not (len(digits) <= 2 and digits.isascii() and digits.isdigit()):
         refuse_my_number(text, field)
@@ -220,7 +224,8 @@ def canonical_issuer(text: str, field: str = "issuer") -> str:
 
     Names are compared as text in the order in which they are written (RFC 4514 writes the last part first).
     """
-    _check_length(text, CERTIFICATE_ISSUER_CHARS_MAX, field)
+    if len(text) > CERTIFICATE_ISSUER_CHARS_MAX:
+        raise _too_long(text, CERTIFICATE_ISSUER_CHARS_MAX, field)
     if _REFUSED.search(text):
         raise FormatError("an issuer holds a control character or a surrogate", field=field)
     # NFKC once more: case folding and closing the gaps may bring combining characters together.
@@ -233,7 +238,8 @@ def canonical_issuer(text: str, field: str = "issuer") -> str:
 
 def canonical_serial(text: str, field: str = "serial") -> str:
     """A certificate's serial number: hexadecimal, upper case, without separators and leading zeros."""
-    _check_length(text, CERTIFICATE_SERIAL_CHARS_MAX, field)
+    if len(text) > CERTIFICATE_SERIAL_CHARS_MAX:
+        raise _too_long(text, CERTIFICATE_SERIAL_CHARS_MAX, field)
     match = _HEX.fullmatch(text)
     if not match:
         if _REFUSED.search(text):
@@ -290,10 +296,10 @@ def _my_number(field: str) -> MyNumberError:
     return MyNumberError("a My Number (個人番号) must not be sent; it was neither kept nor logged", field=field)
 
 
-def _check_length(text: str, chars_max: int, field: str) -> None:
-    if len(text) > chars_max:
-        refuse_my_number(text, field)
-        raise TooLongError(f"this value has at most {chars_max} characters", field=field)
+def _too_long(text: str, chars_max: int, field: str) -> InputError:
+    if is_my_number(text):
+        return _my_number(field)
+    return TooLongError(f"this value has at most {chars_max} characters", field=field)
 
 
 def _without_blanks(text: str, field: str) -> str:
@@ -314,7 +320,8 @@ def _fold_wide(text: str, field: str) -> str:
 @lru_cache(maxsize=16_384)
 def _insurer(text: str, field: str = "insurer_number") -> tuple[str, bool]:
     """The canonical insurer number, and whether its check digit fits. Only what was accepted stays in the cache."""
-    _check_length(text, IDENTIFIER_CHARS_MAX, field)
+    if len(text) > IDENTIFIER_CHARS_MAX:
+        raise _too_long(text, IDENTIFIER_CHARS_MAX, field)
     digits = _without_blanks(text, field)
     if not (INSURER_DIGITS_MIN <= len(digits) <= INSURER_DIGITS and digits.isascii() and digits.isdigit()):
         refuse_my_number(text, field)
@@ -325,7 +332,8 @@ def _insurer(text: str, field: str = "insurer_number") -> tuple[str, bool]:
 @lru_cache(maxsize=262_144)
 def _institution(text: str, field: str) -> tuple[str, bool]:
     """The institution code, and whether its check digit fits. Only what was accepted stays in the cache."""
-    _check_length(text, IDENTIFIER_CHARS_MAX, field)
+    if len(text) > IDENTIFIER_CHARS_MAX:
+        raise _too_long(text, IDENTIFIER_CHARS_MAX, field)
     digits = _without_blanks(text, field)
     if not (len(digits) == INSTITUTION_DIGITS and digits.isascii() and digits.isdigit()):
         refuse_my_number(text, field)
@@ -333,6 +341,7 @@ def _institution(text: str, field: str) -> tuple[str, bool]:
     return digits, check_digit_ok(digits)
 
 
+@lru_cache(maxsize=65_536)
 def _birth_date(text: str) -> int:
     try:
         day = days.parse_iso(text)

@@ -158,23 +158,25 @@ def test_twelve_digits_that_are_no_my_number_are_accepted() -> None:
 
 
 def test_a_refused_my_number_stays_in_no_cache() -> None:
-    cached = [
-        identifiers._insurer,
-        identifiers._institution,
-        identifiers.canonical_branch,
-        identifiers.canonical_issuer,
-    ]
+    cached = {
+        identifiers._insurer: 1,
+        identifiers._institution: 0,
+        identifiers._birth_date: 0,
+        identifiers.canonical_branch: 0,
+        identifiers.canonical_issuer: 0,
+    }
     for function in cached:
         function.cache_clear()
     for member in ("insurer_number", "branch"):
         with pytest.raises(MyNumberError):
-            card(symbol=None, **{member: MY_NUMBER})
+            card(**{member: MY_NUMBER})
+    with pytest.raises(MyNumberError):
+        card(branch=None, birth_date=MY_NUMBER)
     with pytest.raises(MyNumberError):
         identifiers.parse_institution(MY_NUMBER, policy="warn")
     with pytest.raises(MyNumberError):
         identifiers.parse_certificate(MY_NUMBER, "0A")
-    sizes = {function.__name__: function.cache_info().currsize for function in cached}
-    assert sizes == {"_insurer": 1, "_institution": 0, "canonical_branch": 0, "canonical_issuer": 0}
+    assert {function: function.cache_info().currsize for function in cached} == cached
 
 
 # --- canonical form -----------------------------------------------------------------------------------------
