@@ -290,7 +290,7 @@ class StoreReader:
         try:
             self.store_id, self.created_ms = self._verify(key_id)
         except BaseException:
-            self.close()
+            _release(path, self._shared)
             raise
 
     def _verify(self, key_id: bytes) -> tuple[bytes, int]:
