@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine import store as store_module
 from engine.clock import Clock
+from engine.days import NO_DAY
 from engine.entries import CARD, ENTRY_BYTES, ENTRY_DTYPE, entries_of, pack_entry
 from engine.index import IndexReader, IndexWriter
 from engine.keys import Keys
@@ -91,11 +92,9 @@ class World:
         if publish:
             self.index.publish(self.seq, added=_batch(set()), removed=_batch(set()), insurers_changed=True)
 
-    def plant(
-        self, digest: bytes, number: int, *, gained: int = 1, lost: int = 65535, aux: int = 0, kind: int = 1
-    ) -> None:
+    def plant(self, digest: bytes, number: int, *, gained: int = 1, lost: int = NO_DAY, aux: int = 0) -> None:
         """Add an index entry that no record stands behind, as a tag met by chance would look."""
-        planted = _batch({(number, pack_entry(digest, gained, lost, aux, kind))})
+        planted = _batch({(number, pack_entry(digest, gained, lost, aux, CARD))})
         self.index.publish(self.seq, added=planted, removed=_batch(set()), insurers_changed=False)
 
     def entries(self) -> Iterable[Batch]:
