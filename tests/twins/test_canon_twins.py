@@ -23,7 +23,9 @@ class Text(str):
 ASCII = st.text(st.characters(max_codepoint=127), max_size=70)
 IDENTIFIERS = st.text("0 /-aZ9", max_size=70)
 HOSTILE = st.text(st.characters(exclude_categories=()), max_size=70)
-OTHERS = st.sampled_from([None, 1, b"1", bytearray(b"1"), [], object, Text("0/a"), Text("12"), Text("あ"), Text("")])
+OTHERS: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 1, b"1", bytearray(b"1"), [], object, Text("0/a"), Text("12"), Text("あ"), Text("")]
+)
 
 
 def test_constants_are_the_same() -> None:

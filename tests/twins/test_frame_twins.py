@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import example, given
@@ -15,20 +16,21 @@ frame = compiled("frame")
 TOKENS = ["{", "}", "[", "]", ",", ":", '"', '"a"', '"b":', '"\\u0062":', "\\", '\\"', " ", "\n", "1", "-2.5e3", "true"]
 TOKENS += ["null", "x", "\x00", "é", '"\\ud800":', "[" * 63, "]" * 63, '{"a":']
 TEXTS = st.lists(st.sampled_from(TOKENS), max_size=25).map("".join).map(str.encode)
-BODIES = TEXTS | st.binary(max_size=40) | TEXTS.map(bytearray) | TEXTS.map(memoryview)
-ODD_BODIES = st.sampled_from(
-    [
-        lambda: None,
-        lambda: "[1]",
-        lambda: [1],
-        lambda: 1,
-        lambda: memoryview(b"[1]  ")[::2],
-        lambda: memoryview(b"[1, 2, 3]   ").cast("I"),
-        lambda: memoryview(b"[1]" * 4).cast("B", (3, 4)),
-        lambda: memoryview(b""),
-        lambda: memoryview(b"12345678").cast("d"),
-    ]
-).map(lambda build: build())
+BODIES: st.SearchStrategy[Any] = (
+    TEXTS | st.binary(max_size=40) | TEXTS.map(bytearray) | TEXTS.map(lambda text: memoryview(text))
+)
+ODD_BUILDERS: list[Callable[[], Any]] = [
+    lambda: None,
+    lambda: "[1]",
+    lambda: [1],
+    lambda: 1,
+    lambda: memoryview(b"[1]  ")[::2],
+    lambda: memoryview(b"[1, 2, 3]   ").cast("I"),
+    lambda: memoryview(b"[1]" * 4).cast("B", (3, 4)),
+    lambda: memoryview(b""),
+    lambda: memoryview(b"12345678").cast("d"),
+]
+ODD_BODIES = st.sampled_from(ODD_BUILDERS).map(lambda build: build())
 OFFSETS = st.integers(-2, 45) | st.sampled_from([2**62, 2**63, 2**63 - 1, -(2**63), 2**80, True, None, 1.0, "1"])
 
 

@@ -14,7 +14,9 @@ from tests.support.outcomes import compiled, outcome
 
 keyhash = compiled("keyhash")
 
-ODD = st.sampled_from([None, 1, 1.5, "text", "\ud800", bytearray(16), memoryview(bytes(16)), [], (), object])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 1, 1.5, "text", "\ud800", bytearray(16), memoryview(bytes(16)), [], (), object]
+)
 KEYS = st.binary(min_size=16, max_size=16) | st.binary(max_size=40) | ODD
 MESSAGES = st.binary(max_size=80) | ODD
 

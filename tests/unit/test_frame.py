@@ -25,7 +25,7 @@ def encode(value: Any, layout: dict[str, Any]) -> bytes:
 
 def items(body: bytes, offset: int = 0, bytes_max: int = 2**62) -> tuple[list[bytes], int]:
     offset = frame.open_array(body, offset)
-    found = []
+    found: list[bytes] = []
     while True:
         start, end, offset = frame.next_item(body, offset, bytes_max)
         if start == end:
