@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine.records import Insurer
+from tests.support.processes import Caller, free_ports, running, shikaku
 from tests.support.registered import Registered
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "oqs_samples"
@@ -85,3 +87,28 @@ def test_a_sample_with_another_birth_date_is_unknown(registered: Registered, nam
     request = SAMPLES[name]["request"]
     answer = registered.ask(request | {"card": request["card"] | {"birth_date": "1999-12-31"}})
     assert (answer["verdict"], answer["reason"], answer["qualification"]) == ("NOT_FOUND", "unknown_card", None)
+
+
+def test_samples_are_answered_by_a_real_server(tmp_path: Path) -> None:
+    """The same from the outside: the command line registers and imports, a real socket is asked."""
+    feed, insurers, settings = tmp_path / "feed.csv", tmp_path / "insurers.ndjson", tmp_path / "shikaku.toml"
+    _write(feed, [each["row"] for each in SAMPLES.values()], "utf-8")
+    insurers.write_text("".join(json.dumps(each["insurer"]) + "\n" for each in SAMPLES.values()), "utf-8")
+    data, port = tmp_path / "data", free_ports()
+    settings.write_text(
+        f'data_dir = "{data}"\nkey_file = "{tmp_path}/master.key"\nindex_dir = "{tmp_path}/index"\n'
+        f'port = {port}\nworkers = 1\nregistration_check_digits = "warn"\n'
+    )
+    for command in (["init"], ["insurers", "import", insurers], ["import", feed]):
+        done = shikaku(*command, "--config", settings)
+        assert done.returncode == 0, done.stderr
+    serve = [sys.executable, "-m", "api.cli.main", "serve", "--config", str(settings)]
+    with running(serve, data, port, workers=1) as server:
+        caller = Caller(server.port)
+        for name, sample in SAMPLES.items():
+            status, headers, answer = caller.ask("POST", "/v1/eligibility/check", sample["request"])
+            assert (status, headers["content-type"]) == (200, "application/json"), name
+            assert (answer["verdict"], answer["reason"]) == ("VALID", None), name
+            assert answer["qualification"] | sample["qualification"] == answer["qualification"], name
+        caller.close()
+        assert server.stop() == 0

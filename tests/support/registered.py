@@ -8,12 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from engine.index import IndexReader, default_directory
-
 from api.wire.native import Reader, Writer
-from engine import days, keys
+from engine import keys
 from engine.clock import Clock
 from engine.config import Config
+from engine.index import IndexReader, default_directory
 from engine.ingest.registry import Registry
 from engine.records import Insurer
 from engine.store import StoreReader, create
@@ -32,7 +31,7 @@ class Registered:
             key_file=folder / "master.key",
             index_dir=folder / "index",
             map_bytes=1 << 30,
-            clock_fixed_ms=(today.toordinal() - date(1970, 1, 1).toordinal()) * 86_400_000 + NOON_MS,
+            clock_fixed_ms=fixed_ms(today),
             **settings,
         )
         self.keys = keys.create(self.config.key_file)
@@ -80,6 +79,6 @@ class _Asker:
         self.store.close()
 
 
-def day(value: date) -> int:
-    """The engine's day number of a date."""
-    return days.of_date(value)
+def fixed_ms(today: date) -> int:
+    """Noon of a day in Japan, for a frozen clock."""
+    return (today.toordinal() - date(1970, 1, 1).toordinal()) * 86_400_000 + NOON_MS
