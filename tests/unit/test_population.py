@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.ingest.columns import NAMES
 from loadtest.population import COLUMNS, Population, expected, generate
 from loadtest.population.check_digits import check_digit, my_number, with_check_digit
 from loadtest.population.households import ISSUER, birthday
@@ -57,6 +58,10 @@ def test_insurers_have_valid_numbers_and_every_kind() -> None:
     assert (
         len(municipal.number_as_printed) == 6 and with_check_digit(municipal.number_as_printed[:-1]) in municipal.number
     )
+
+
+def test_columns_are_those_of_the_feed() -> None:
+    assert tuple(COLUMNS) == NAMES
 
 
 def test_same_arguments_give_the_same_bytes(written: Path, tmp_path: Path) -> None:
