@@ -12,6 +12,7 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
 
 DEPTH_MAX = 64
+Body = bytes | bytearray | memoryview
 
 # Inner functions return an offset, or one of these.
 cdef enum:
