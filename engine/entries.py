@@ -51,14 +51,16 @@ GAINED_SEE_PERSON: Final = days.NO_DAY
 """`gained` of a CERTIFICATE entry whose holder's qualifications are in the PERSON entries (or are none)."""
 
 
+_BRANCH_BITS: Final = {"": BRANCH_NONE << AUX_SHIFT_BRANCH} | {
+    f"{branch:02}": branch << AUX_SHIFT_BRANCH for branch in range(100)
+}
+_LOSS_BITS: Final = {reason: code << AUX_SHIFT_LOSS for reason, code in LOSS_CODES.items()}
+_STATE_BITS: Final = {State.CONFIRMED: 0, State.PENDING: AUX_PENDING, State.CANCELLED: AUX_CANCELLED}
+
+
 def card_aux(qualification: Qualification, multi: bool) -> int:
     """The 16 bits beside the dates of a CARD or PERSON entry."""
-    branch = int(qualification.branch) if qualification.branch else BRANCH_NONE
-    aux = branch << AUX_SHIFT_BRANCH | LOSS_CODES[qualification.loss_reason] << AUX_SHIFT_LOSS
-    if qualification.state is State.PENDING:
-        aux |= AUX_PENDING
-    elif qualification.state is State.CANCELLED:
-        aux |= AUX_CANCELLED
+    aux = _BRANCH_BITS[qualification.branch] | _LOSS_BITS[qualification.loss_reason] | _STATE_BITS[qualification.state]
     return aux | AUX_MULTI if multi else aux
 
 

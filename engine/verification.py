@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine import days, entries, rules
+from engine import entries, rules
 from engine.clock import Clock
+from engine.days import AS_OF_MAX, AS_OF_MIN
+from engine.entries import AUX_RECORD
 from engine.index import IndexReader, Match
 from engine.keys import Keys, card_message, certificate_message
 from engine.records import (
@@ -29,19 +31,29 @@ from engine.records import (
     Qualification,
     Verdict,
 )
-from engine.rules import Decision, Holder, Spell
+from engine.rules import Decision, Holder, Spell, branch_code, decide_card
 from engine.store import StoreReader
 
 
 class Verifier:
     """Answers inquiries from one index and one store; one per thread."""
 
-    __slots__ = ("_clock", "_index", "_insurers", "_insurers_version", "_keys", "_listed", "_store")
+    __slots__ = (
+        "_clock",
+        "_index",
+        "_index_key",
+        "_insurers",
+        "_insurers_version",
+        "_keys",
+        "_listed",
+        "_store",
+    )
 
     def __init__(self, index: IndexReader, store: StoreReader, keys: Keys, clock: Clock) -> None:
         self._index = index
         self._store = store
         self._keys = keys
+        self._index_key = keys.index_key
         self._clock = clock
         self._insurers: dict[str, Insurer] = {}
         self._insurers_version = -1
@@ -97,28 +109,28 @@ class Verifier:
     def _from_memory(self, inquiry: Inquiry) -> Decision | None:
         """Decide from index slots; None if they cannot say."""
         as_of = inquiry.as_of
-        if not days.AS_OF_MIN <= as_of <= days.AS_OF_MAX:
+        if not AS_OF_MIN <= as_of <= AS_OF_MAX:
             return None
         card = inquiry.card
         if card is None:
             return self._from_certificate_slots(_certificate_of(inquiry), as_of)
-        matches = self._index.find_message(self._keys.index_key, _message_of_card(card))
+        matches = self._index.find_message(
+            self._index_key, card_message(card.insurer_number, card.birth_date, card.symbol_key, card.number_key)
+        )
         for match in matches:
-            if match[3] & entries.AUX_RECORD:
+            if match[3] & AUX_RECORD:
                 return None
-        return rules.decide_card(matches, rules.branch_code(card.branch), as_of, self._spells_in_memory)
+        return decide_card(matches, branch_code(card.branch), as_of, self._spells_in_memory)
 
     def _from_certificate_slots(self, certificate: CertificateIdentifiers, as_of: int) -> Decision | None:
-        matches = self._index.find_message(
-            self._keys.index_key, certificate_message(certificate.issuer, certificate.serial)
-        )
+        matches = self._index.find_message(self._index_key, certificate_message(certificate.issuer, certificate.serial))
         spells: Sequence[Spell] = ()
         for person, gained, lost, aux in matches:
             if aux >> entries.AUX_SHIFT_EXPIRY == entries.EXPIRY_RECORD:
                 return None
             if gained == entries.GAINED_SEE_PERSON:
                 spells = self._spells_in_memory(person)
-                if any(spell[3] & entries.AUX_RECORD for spell in spells):
+                if any(spell[3] & AUX_RECORD for spell in spells):
                     return None
             elif gained <= as_of and lost <= as_of:
                 # The slot has no room for the reason of loss beside the expiry.
@@ -150,7 +162,7 @@ class Verifier:
         matches: Sequence[Match] = ()
         while version != index.data_version:
             version = index.data_version
-            matches = index.find_message(self._keys.index_key, message)
+            matches = index.find_message(self._index_key, message)
         people = {}
         for match in matches:
             number = match[0]
@@ -214,7 +226,7 @@ def _decide_card(version: int, people: dict[int, Person], card: CardIdentifiers,
         and q.symbol_key == card.symbol_key
         and q.insurer_number == card.insurer_number
     ]
-    found.decision = rules.decide_card(candidates, rules.branch_code(card.branch), as_of, found.spells.__getitem__)
+    found.decision = decide_card(candidates, branch_code(card.branch), as_of, found.spells.__getitem__)
     return found
 
 
