@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from engine import identifiers, limits
+from engine.errors import InputError
 from engine.ingest import cells
 from engine.ingest.cells import KANA, LINK, UNSEEN, Fault, Rules
 from engine.ingest.checks import ABSENT, build_elderly, build_limit, check_row
@@ -31,8 +32,10 @@ FEW: Final = 6
 """Below this many rows, checking them one by one is quicker."""
 NOTHING_LEFT: Final = frozenset("-" * length for length in range(limits.IDENTIFIER_CHARS_MAX + 1))
 """Canonical numbers that are none."""
-PLAIN_SERIAL: Final = re.compile("(?:[1-9A-F][0-9A-F]{0,39})?")
-PLAIN_SERIALS: Final = re.compile(f"{PLAIN_SERIAL.pattern}(?:\n{PLAIN_SERIAL.pattern})*")
+HEX_DIGITS: Final = b"0123456789ABCDEF"
+PLAIN_SERIAL: Final = re.compile("[1-9A-Fa-f][0-9A-Fa-f]*")
+ODD_BEGINNING: Final = re.compile("\n[^\n一-鿿㐀-䶿ぁ-ゖァ-ヺA-Za-z]")
+"""A cell of a joined column that does not plainly begin a word."""
 _DOUBT: Final = object()
 _FIRST = itemgetter(0)
 _BY_ROW = attrgetter("row")
@@ -44,33 +47,38 @@ Faults = dict[int, list[tuple[str, Fault]]]
 
 
 class Memo(dict[str, Any]):
-    """Text -> value of one column, filled as texts appear; a text that is in doubt gives _DOUBT and is not kept."""
+    """Text -> value of a column, filled as texts appear; what cannot be read is not kept. Safe to share by threads."""
 
     def __init__(self, read: Callable[[str], Any], absent: Any) -> None:
         super().__init__()
         self.read = read
         self.absent = absent
-        self.doubtful = False
-        self[""] = absent
 
     def __missing__(self, text: str) -> Any:
-        try:
-            value = self.read(text)
-        except Fault:
-            self.doubtful = True
-            return _DOUBT
-        self[text] = value
+        value = self[text] = self.read(text) if text else self.absent
         return value
 
     def values_of(self, texts: Cells, flagged: set[int]) -> Values:
         """The values of a column; positions in doubt are flagged."""
         if len(self) > MEMO_MAX:
             self.clear()
-            self[""] = self.absent
-        found = list(map(self.__getitem__, texts))
-        if self.doubtful:
-            self.doubtful = False
-            flagged.update(position for position, value in enumerate(found) if value is _DOUBT)
+        count = len(texts)
+        first = texts[0]
+        try:
+            if first == texts[-1] and first == texts[count // 2] and texts.count(first) == count:
+                return [self[first]] * count
+            return list(map(self.__getitem__, texts))
+        except (Fault, InputError):
+            return self._with_doubts(texts, flagged)
+
+    def _with_doubts(self, texts: Cells, flagged: set[int]) -> Values:
+        found: Values = []
+        for position, text in enumerate(texts):
+            try:
+                found.append(self[text])
+            except (Fault, InputError):
+                found.append(_DOUBT)
+                flagged.add(position)
         return found
 
 
@@ -94,7 +102,7 @@ class BlockChecker:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.memos = {c.name: Memo(self._reader(c), ABSENT[c.name]) for c in COLUMNS if c.form not in _VECTORS}
+        self.memos = _MEMOS | {"insurer_number": Memo(self._insurer, None)}
 
     def check(self, block: Block) -> tuple[list[Row], list[RowError], int]:
         """The good rows in order, the errors of the others, and how many wrong check digits were let pass."""
@@ -132,9 +140,6 @@ class BlockChecker:
             rows.sort(key=_BY_ROW)
         return rows, errors, warning_count
 
-    def _reader(self, column: Column) -> Callable[[str], Any]:
-        return self._insurer if column.form is Form.INSURER else lambda text: cells.read(column, text)
-
     def _insurer(self, text: str) -> str:
         """An insurer number about which there is nothing to say; otherwise Fault."""
         number: str = cells.read(_INSURER, text)
@@ -164,57 +169,72 @@ class BlockChecker:
 def _text(column: Column, texts: Cells, flagged: set[int]) -> Values:
     """Texts as they are: flagged if too long, unreadable, blank, or perhaps a My Number."""
     _flag_long(column, texts, flagged)
-    if UNSEEN.search("".join(texts)):
-        flagged.update(position for position, text in enumerate(texts) if UNSEEN.search(text))
-    odd = {first for first in set(map(_FIRST, filter(None, texts))) if not cells.begins_a_word(first)}
-    if odd:
+    joined = "\n".join(texts)
+    _flag_unseen(texts, joined, flagged)
+    if ODD_BEGINNING.search("\n" + joined):
         for position, text in enumerate(texts):
-            if text and text[0] in odd and (identifiers.is_my_number(text) or not text.strip()):
+            if text and not cells.begins_a_word(text[0]) and (identifiers.is_my_number(text) or not text.strip()):
                 flagged.add(position)
     return list(texts)
 
 
+def _flag_unseen(texts: Cells, joined: str, flagged: set[int]) -> None:
+    """Control and unreadable characters; str.isprintable is much quicker than the regular expression, but stricter."""
+    plain = joined.replace("\n", "").replace("\u3000", "").isprintable()
+    if joined.count("\n") != len(texts) - 1 or "\ufffd" in joined or not plain:
+        flagged.update(position for position, text in enumerate(texts) if UNSEEN.search(text))
+
+
 def _kana(column: Column, texts: Cells, flagged: set[int]) -> Values:
     """Kana in full width; NFKC of the joined column at once, because a line feed never composes with anything."""
-    _text(column, texts, flagged)
-    folded = unicodedata.normalize("NFKC", "\n".join(texts)).split("\n")
-    if len(folded) != len(texts) or not KANA.fullmatch("".join(folded)):
-        folded = [unicodedata.normalize("NFKC", text) for text in texts]
-        flagged.update(position for position, text in enumerate(folded) if not KANA.fullmatch(text))
-    _flag_long(column, folded, flagged)
-    return folded
+    found = _text(column, texts, flagged)
+    joined = "\n".join(texts)
+    folded = unicodedata.normalize("NFKC", joined)
+    if folded is not joined:
+        found = folded.split("\n")
+        if len(found) != len(texts):
+            found = [unicodedata.normalize("NFKC", text) for text in texts]
+        _flag_long(column, found, flagged)
+    if not KANA.fullmatch("".join(found)):
+        flagged.update(position for position, text in enumerate(found) if not KANA.fullmatch(text))
+    return found
 
 
 def _link(column: Column, texts: Cells, flagged: set[int]) -> Values:
     _flag_long(column, texts, flagged)
-    if not LINK.fullmatch("".join(texts)):
+    joined = "".join(texts)
+    if not (joined.isascii() and joined.encode().isalnum()):
         flagged.update(position for position, text in enumerate(texts) if text and not LINK.fullmatch(text))
-    _flag_my_numbers(texts, flagged)
+    _flag_my_numbers(texts, joined, flagged)
     return list(texts)
 
 
 def _identifier(column: Column, texts: Cells, flagged: set[int]) -> Values:
     """Canonical forms; only printable ASCII has the fast path. The texts as registered are kept apart."""
-    _flag_long(column, texts, flagged)
     is_number = column.name == "number"
     folded = list(map(canon.fold_number if is_number else canon.fold, texts))
     if None in folded:
         flagged.update(position for position, key in enumerate(folded) if key is None)
     if is_number and not NOTHING_LEFT.isdisjoint(folded):
         flagged.update(position for position, key in enumerate(folded) if key in NOTHING_LEFT)
-    _flag_my_numbers(texts, flagged)
+    if _flag_long(column, texts, flagged) >= identifiers.MY_NUMBER_DIGITS:
+        _flag_my_numbers(texts, "".join(texts), flagged)
     return folded
 
 
 def _serial(column: Column, texts: Cells, flagged: set[int]) -> Values:
     """Serial numbers in hexadecimal without separators and leading zeros have the fast path."""
     joined = "\n".join(texts).upper()
+    plain = joined.isascii() and not joined.encode().translate(None, HEX_DIGITS + b"\n")
     serials = joined.split("\n")
-    if not joined.isascii() or not PLAIN_SERIALS.fullmatch(joined) or len(serials) != len(texts):
-        serials = list(map(str.upper, texts))
-        plain = (text.isascii() and PLAIN_SERIAL.fullmatch(text) for text in serials)
-        flagged.update(position for position, fits in enumerate(plain) if not fits)
-    _flag_my_numbers(texts, flagged)
+    if not plain or "\n0" in "\n" + joined or len(serials) != len(texts):
+        serials = [text.upper() for text in texts]
+        flagged.update(position for position, text in enumerate(texts) if text and not PLAIN_SERIAL.fullmatch(text))
+    lengths = set(map(len, serials))
+    if max(lengths) > identifiers.SERIAL_DIGITS_MAX:
+        flagged.update(position for position, text in enumerate(texts) if len(text) > identifiers.SERIAL_DIGITS_MAX)
+    if identifiers.MY_NUMBER_DIGITS in lengths:
+        _flag_my_numbers(texts, "".join(texts), flagged)
     return serials
 
 
@@ -226,6 +246,12 @@ _VECTORS: Final[dict[Form, Callable[[Column, Cells, set[int]], Values]]] = {
     Form.SERIAL: _serial,
 }
 _INSURER: Final = BY_NAME["insurer_number"]
+_MEMOS: Final = {
+    column.name: Memo(cells.memo_reader(column), ABSENT[column.name])
+    for column in COLUMNS
+    if column.form not in _VECTORS and column.form is not Form.INSURER
+}
+"""What does not depend on rules is remembered for all feeds: dates, codes, postcodes, issuers."""
 CERTIFICATE_COLUMNS: Final = (
     "certificate_issuer",
     "certificate_serial",
@@ -236,18 +262,20 @@ ELDERLY_COLUMNS: Final = ("elderly_issued_on", "elderly_valid_from", "elderly_va
 LIMIT_COLUMNS: Final = tuple(name for name in BY_NAME if name.startswith("limit_"))
 
 
-def _flag_long(column: Column, texts: Cells, flagged: set[int]) -> None:
+def _flag_long(column: Column, texts: Cells, flagged: set[int]) -> int:
+    """Flag what is longer than the column allows. Returns: the greatest length."""
     bound = column.chars_max
     assert bound is not None
-    if max(map(len, texts)) > bound:
+    longest = max(map(len, texts))
+    if longest > bound:
         flagged.update(position for position, text in enumerate(texts) if len(text) > bound)
+    return longest
 
 
-def _flag_my_numbers(texts: Cells, flagged: set[int]) -> None:
+def _flag_my_numbers(texts: Cells, joined: str, flagged: set[int]) -> None:
     """For columns that hold printable ASCII (cells that do not are flagged already)."""
-    lengths = set(map(len, texts))
     digits = identifiers.MY_NUMBER_DIGITS
-    if max(lengths) < digits or (digits not in lengths and "".join(texts).isalnum()):
+    if digits not in set(map(len, texts)) and joined.isascii() and joined.encode().isalnum():
         return
     for position, text in enumerate(texts):
         if (len(text) == digits or not text.isalnum()) and identifiers.is_my_number(text):
@@ -265,7 +293,7 @@ def _flag_missing(texts: Mapping[str, Cells], ops: Values, flagged: set[int]) ->
         column_texts = texts.get(column.name)
         if column_texts is None:
             flagged.update(position for position, op in enumerate(ops) if op in column.required)
-        elif "" in column_texts:
+        elif not all(column_texts):
             flagged.update(
                 position
                 for position, (op, text) in enumerate(zip(ops, column_texts, strict=True))
@@ -277,6 +305,8 @@ def _flag_groups(texts: Mapping[str, Cells], count: int, flagged: set[int]) -> N
     """Rows in which a group of columns is filled in part."""
     for group in GROUPS:
         if not any(name in texts for name in (*group.needed, *group.optional)):
+            continue
+        if all(name in texts and all(texts[name]) for name in group.needed):
             continue
         whole, *needed = (_shape(name, texts, count) for name in group.needed)
         for shape in needed:
@@ -382,11 +412,11 @@ def _rows(values: Mapping[str, Values], numbers: Sequence[int]) -> list[Row]:
 
 def _certificates(values: Mapping[str, Values]) -> Iterable[tuple[Certificate, ...]]:
     """Each row's certificates: one or none."""
-    issuers = values["certificate_issuer"]
-    if issuers.count(None) == len(issuers):
+    columns = [values[name] for name in CERTIFICATE_COLUMNS]
+    issuers = columns[0]
+    if not any(issuers):
         return repeat(())
-    columns = (issuers, *(values[name] for name in CERTIFICATE_COLUMNS[1:]))
-    if None not in issuers:
+    if all(issuers):
         return zip(map(Certificate, *columns), strict=False)
     return [() if issuer is None else (Certificate(issuer, *rest),) for issuer, *rest in zip(*columns, strict=True)]
 
@@ -395,7 +425,6 @@ def _built(
     build: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Values], names: tuple[str, ...]
 ) -> Iterable[Any]:
     """A certificate struct for each row from its group of columns; most feeds have none at all."""
-    first = values[names[0]]
-    if first.count(None) == len(first):
+    if not any(value is not None for value in values[names[0]]):
         return repeat(None)
     return [build(dict(zip(names, row, strict=True))) for row in zip(*(values[name] for name in names), strict=True)]

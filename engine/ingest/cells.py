@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from engine import days, identifiers, limits
@@ -107,6 +107,13 @@ def read(column: Column, text: str, *, exempt: bool = False) -> Any:
         return reader(column, text)
     except InputError as error:
         raise fault_of(error, text) from None
+
+
+def memo_reader(column: Column) -> Callable[[str], Any]:
+    """`read` for one column; without its first questions where a good value answers them. May raise InputError."""
+    if column.form in (Form.DATE, Form.POSTCODE, Form.CODE, Form.FLAG, Form.RATIO):
+        return partial(_READERS[column.form], column)
+    return partial(read, column)
 
 
 def fault_of(error: InputError, text: str) -> Fault:

@@ -9,9 +9,12 @@ whole ends the reading with an InputError; what is wrong with a row is listed in
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
@@ -20,6 +23,7 @@ import msgspec
 from engine import limits
 from engine.config import CheckDigitPolicy
 from engine.errors import BodyTooLargeError, FeedEncodingError, FeedHeaderError, FeedTruncatedError, InputError
+from engine.ingest import cut
 from engine.ingest.blocks import Block, BlockChecker, Faults
 from engine.ingest.cells import Fault, Rules
 from engine.ingest.columns import BY_NAME, HEADER_REQUIRED, Form
@@ -99,21 +103,49 @@ def decode_operations(
     return rows, errors
 
 
-def _chunks(blocks: Iterable[Block], checker: BlockChecker, lines: LineBlocks) -> Iterator[Chunk]:
+def _chunks(blocks: Iterator[Block], checker: BlockChecker, lines: LineBlocks) -> Iterator[Chunk]:
+    """Blocks checked and gathered into chunks.
+
+    A chunk is made of a hundred thousand objects that live exactly as long as the chunk and refer to each other in
+    no circle. Python's cycle collector would walk them again and again, at a third of the whole time, so it is
+    paused while a chunk is made.
+    """
+    ahead: list[Block] = []
+    while True:
+        with collector_paused():
+            chunk = _gather(blocks, ahead, checker, lines)
+        if not chunk.seen:
+            return
+        yield chunk
+
+
+def _gather(blocks: Iterator[Block], ahead: list[Block], checker: BlockChecker, lines: LineBlocks) -> Chunk:
+    """The next chunk; empty at the end. `ahead` keeps the block that no longer fits for the next time."""
     chunk = Chunk([], [], 0)
-    for block in blocks:
-        count = len(block.numbers)
-        if chunk.seen + count > limits.FEED_ROWS_PER_CHUNK:
-            yield chunk
-            chunk = Chunk([], [], 0)
+    for block in chain(tuple(ahead), blocks):
+        ahead.clear()
+        if chunk.seen + len(block.numbers) > limits.FEED_ROWS_PER_CHUNK:
+            ahead.append(block)
+            break
         rows, errors, warning_count = checker.check(block)
         chunk.rows += rows
         chunk.errors += errors
-        chunk.seen += count
+        chunk.seen += len(block.numbers)
         chunk.warning_count += warning_count
         chunk.bytes_read = lines.bytes_read
-    if chunk.seen:
-        yield chunk
+    return chunk
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Hold Python's cycle collector back, if it is on."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class LineBlocks:
@@ -147,7 +179,7 @@ class LineBlocks:
             if len(rest) > limits.FEED_LINE_BYTES_MAX and self.failure is None:
                 self._fail_long()
         if rest and self.failure is None:
-            self.unterminated = True
+            self.unterminated = rest != b"\r"
             yield from self._decoded(rest)
 
     def _measured(self, data: bytes) -> bytes:
@@ -192,8 +224,9 @@ def failed_at(error: type[InputError], detail: str, row: int) -> InputError:
 class CsvReader:
     """The blocks of a CSV file (RFC 4180, header row, CRLF or LF, blank lines skipped).
 
-    The csv module is used through one reader for the whole file, which takes lines as it needs them: a row may
-    go on in the next block.
+    Three ways of cutting, quickest first, each refusing what it is not sure of: string operations on the whole
+    block (engine/ingest/cut), the csv module on all its lines at once, and the csv module row by row. The last takes
+    lines through one iterator for the whole file, because a quoted row may go on in the next block.
     """
 
     def __init__(self, lines: LineBlocks) -> None:
@@ -202,8 +235,10 @@ class CsvReader:
         self.lines: list[str] = []
         self.position = 0
         self.row_chars = 0
+        self.row_number = 0
+        """The row that the csv module is reading, where it reads row by row."""
         self.count = -1
-        """Rows read so far; the header row is number 0."""
+        """Rows given so far; the header row is number 0."""
         self.inside_quotes = False
         self.rows = csv.reader(self._next_lines(), strict=True)
         self.header: list[str] = []
@@ -213,14 +248,15 @@ class CsvReader:
         self.header = self._read_header()
         text: str | None = "".join(self.lines[self.position :])
         while text is not None:
-            columns = plain_columns(text, len(self.header))
-            yield from self._quoted_blocks(text) if columns is None else self._column_blocks(columns)
+            columns = cut.columns_of(text, len(self.header))
+            yield from self._row_blocks(self._parsed(text)) if columns is None else self._column_blocks(columns)
             text = next(self.texts, None)
         self.source.raise_failure(self.count + 1)
 
     def _read_header(self) -> list[str]:
         for text in self.texts:
-            for row in self._parsed(text):
+            self._take(text)
+            for row in self._parsed_one_by_one():
                 self.count = 0
                 return check_header(row)
         self.source.raise_failure(0)
@@ -231,52 +267,63 @@ class CsvReader:
         for start in range(0, total, ROWS_PER_BLOCK_MAX):
             end = min(start + ROWS_PER_BLOCK_MAX, total)
             part = columns if end - start == total else [column[start:end] for column in columns]
-            numbers = range(self.count + 1, self.count + 1 + end - start)
-            self.count = numbers[-1]
-            yield Block(numbers, dict(zip(self.header, part, strict=True)))
+            yield Block(self._numbers(end - start), dict(zip(self.header, part, strict=True)))
 
-    def _quoted_blocks(self, text: str) -> Iterator[Block]:
-        rows: list[list[str]] = []
-        faults: Faults = {}
-        for row in self._parsed(text):
-            if len(row) != len(self.header):
-                faults[len(rows)] = self._row_fault(row)
-                row = [""] * len(self.header)
-            rows.append(row)
-            self.count += 1
-            if len(rows) == ROWS_PER_BLOCK_MAX:
-                yield self._row_block(rows, faults)
-                rows, faults = [], {}
-        if rows:
-            yield self._row_block(rows, faults)
+    def _row_blocks(self, rows: Iterable[list[str]]) -> Iterator[Block]:
+        iterator = iter(rows)
+        width = len(self.header)
+        while part := list(islice(iterator, ROWS_PER_BLOCK_MAX)):
+            faults: Faults = {}
+            if set(map(len, part)) != {width}:
+                for position, row in enumerate(part):
+                    if len(row) != width:
+                        faults[position] = [("", self._row_fault(row, position, len(part)))]
+                        part[position] = [""] * width
+            texts = dict(zip(self.header, zip(*part, strict=True), strict=True))
+            yield Block(self._numbers(len(part)), texts, faults)
 
-    def _row_block(self, rows: list[list[str]], faults: Faults) -> Block:
-        columns = zip(*rows, strict=True)
-        numbers = range(self.count - len(rows) + 1, self.count + 1)
-        return Block(numbers, dict(zip(self.header, columns, strict=True)), faults)
+    def _numbers(self, count: int) -> range:
+        self.count += count
+        return range(self.count - count + 1, self.count + 1)
 
-    def _row_fault(self, row: list[str]) -> list[tuple[str, Fault]]:
+    def _row_fault(self, row: list[str], position: int, count: int) -> Fault:
         if not row:
-            return [("", Fault("row.quotes", "quotes or line ends"))]
-        if self.source.unterminated and self.position == len(self.lines) and len(row) < len(self.header):
-            raise failed_at(FeedTruncatedError, "the file ends within a row", self.count + 1)
-        return [("", Fault("row.fields", f"{len(row)} fields"))]
+            return Fault("row.quotes", "quotes or line ends")
+        is_last = position == count - 1 and self.position == len(self.lines)
+        if is_last and self.source.unterminated and len(row) < len(self.header):
+            raise failed_at(FeedTruncatedError, "the file ends within a row", self.count + count)
+        return Fault("row.fields", f"{len(row)} fields")
+
+    def _take(self, text: str) -> None:
+        self.lines, self.position = io.StringIO(text, newline="\n").readlines(), 0
 
     def _parsed(self, text: str) -> Iterator[list[str]]:
         """Rows that begin in this text; [] for one that the csv module refuses. Blank lines are left out."""
-        self.lines, self.position = io.StringIO(text, newline="\n").readlines(), 0
+        self._take(text)
+        try:
+            rows = list(csv.reader(self.lines, strict=True))
+        except csv.Error:
+            rows = []
+        if len(rows) != len(self.lines):
+            # A refused row, or one of several lines, which must be measured.
+            return self._parsed_one_by_one()
+        self.position = len(self.lines)
+        return filter(None, rows)
+
+    def _parsed_one_by_one(self) -> Iterator[list[str]]:
+        self.row_number = self.count + 1
         while self.position < len(self.lines):
             self.row_chars = 0
+            row: list[str] | None = None
             try:
                 row = next(self.rows)
             except csv.Error:
                 if self.inside_quotes:
-                    self.source.raise_failure(self.count + 1)
-                    raise failed_at(FeedTruncatedError, "the file ends within quotes", self.count + 1) from None
-                yield []
-            else:
-                if row:
-                    yield row
+                    self.source.raise_failure(self.row_number)
+                    raise failed_at(FeedTruncatedError, "the file ends within quotes", self.row_number) from None
+            if row != []:
+                self.row_number += 1
+                yield row or []
 
     def _next_lines(self) -> Iterator[str]:
         """What the csv module reads: one line a time, across blocks only within a row."""
@@ -286,37 +333,14 @@ class CsvReader:
                 if text is None:
                     self.inside_quotes = True
                     return
-                self.lines, self.position = io.StringIO(text, newline="\n").readlines(), 0
+                self._take(text)
             line = self.lines[self.position]
             self.position += 1
             self.row_chars += len(line)
             if self.row_chars > limits.FEED_LINE_BYTES_MAX:
                 detail = f"a row is longer than {limits.FEED_LINE_BYTES_MAX} characters, or a quote is not closed"
-                raise failed_at(BodyTooLargeError, detail, self.count + 1)
+                raise failed_at(BodyTooLargeError, detail, self.row_number)
             yield line
-
-
-def plain_columns(text: str, width: int) -> list[list[str]] | None:
-    """The columns of plain CSV lines; None if they have quotes, bare carriage returns or another width.
-
-    Each line end becomes a cell of its own; if those stand at every (width + 1)th place, and there are no others,
-    every line has `width` cells.
-    """
-    if '"' in text:
-        return None
-    if "\r" in text:
-        text = text.replace("\r\n", "\n")
-        if "\r" in text:
-            return None
-    if not text.endswith("\n"):
-        text += "\n"
-    cells = text.replace("\n", ",\n,").split(",")
-    cells.pop()
-    step = width + 1
-    count, rest = divmod(len(cells), step)
-    if rest or count == 0 or cells[width::step].count("\n") != count or text.count("\n") != count:
-        return None
-    return [cells[start::step] for start in range(width)]
 
 
 def check_header(names: list[str]) -> list[str]:
