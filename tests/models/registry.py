@@ -54,6 +54,19 @@ class Model:
             self.numbers[scope] = feed_number
         return counts
 
+    def accepted(self, scope: str, rows: list[Row]) -> list[int]:
+        """Positions of the rows that would be applied if every other one were left out. Changes nothing."""
+        before = deepcopy(self.people)
+        positions = []
+        for at, row in enumerate(rows):
+            try:
+                self._row(scope, row)
+                positions.append(at)
+            except _Refusal:
+                continue
+        self.people = before
+        return positions
+
     def _row(self, scope: str, row: Row) -> None:
         insurer = row.person.qualifications[0].insurer_number
         if scope not in ("operator", insurer):

@@ -11,10 +11,14 @@ import msgspec
 
 from engine import fsck, keys, store
 from engine.config import Config
+from engine.entries import entries_of
 from engine.ingest.registry import DeltaCall, FeedReceipt, Registry
 from engine.ingest.rows import NO_TARGET, Op, Row
+from engine.ingest.workspace import as_arrays
 from engine.keys import Keys
 from engine.records import Certificate, Insurer, Person, Qualification, Sex, State
+
+__all__ = ["as_arrays", "entries_of", "fsck", "store"]
 
 INSURERS = ("01130012", "33120015", "39131156")
 BORN = 29_000
