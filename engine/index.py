@@ -491,7 +491,8 @@ class IndexWriter:
 
 
 def _lines_for(keys: int) -> int:
-    return -(-max(keys, KEYS_MIN) * 1000 // int(probe.SLOTS_PER_LINE * LOAD_MAX * 1000))
+    # Odd, so that the steps of 1, 2, 4 and 8 lines by which keys leave a full line reach every line.
+    return -(-max(keys, KEYS_MIN) * 1000 // int(probe.SLOTS_PER_LINE * LOAD_MAX * 1000)) | 1
 
 
 def _generation_of(name: str) -> int | None:

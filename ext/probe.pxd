@@ -29,6 +29,7 @@ cdef enum:
     ROOM = 64
     AHEAD = 16
     BLOCK = 256
+    STEP_BY_STEP = 255
     TRIES_EAGER = 2_000
     TRIES_MAX = 1_000_000
     BUSY = -1

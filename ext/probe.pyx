@@ -523,9 +523,10 @@ cdef inline uint64_t _tag(uint64_t hi) noexcept nogil:
     return tag if tag else 0x10000
 
 
-cdef inline uint64_t _next(const View *view, uint64_t line) noexcept nogil:
-    line += 1
-    return line if line < view.line_count else 0
+cdef inline uint64_t _next(const View *view, uint64_t line, unsigned int code) noexcept nogil:
+    # Each class of keys leaves a full line in steps of its own, so that what overflows does not pile up.
+    line += 1 << code
+    return line if line < view.line_count else line % view.line_count
 
 
 cdef inline int _put(const View *view, uint64_t w0, uint64_t w1, Match *found, int count) noexcept nogil:
@@ -606,31 +607,131 @@ cdef inline int _find(const View *view, uint64_t lo, uint64_t hi, Match *found) 
             count = _read_line_versioned(view, line, tag, code, found, count, &more)
         if count < 0 or not more:
             break
-        line = _next(view, line)
+        line = _next(view, line, code)
     return count
+
+
+cdef inline uint64_t _version(const View *view, uint64_t line) noexcept nogil:
+    # For form ATOMIC16 a version that never moves, so that the code after it needs no branch.
+    if view.form == layout.FORM_ATOMIC16:
+        return 0
+    return probe_load_acquire(&view.header.versions[line % layout.STRIPES])
+
+
+cdef inline unsigned int _step(
+    const View *view, uint64_t index, uint64_t tag, unsigned int code, Match *match, uint8_t *count
+) noexcept nogil:
+    # One line of one key's chain, without a branch that depends on what is in it. Returns whether the chain goes on.
+    # What is not simple (a second entry, a hidden one, a writer at work) makes the count STEP_BY_STEP.
+    cdef const Line *line = &view.lines[index]
+    cdef uint64_t version = _version(view, index)
+    cdef unsigned int mask = probe_tag_mask(line, tag), hit = mask != 0, odd
+    cdef unsigned int more = <unsigned int>(probe_load(&line.slots[code].w0) >> 1) & 1
+    cdef const Slot *slot = &line.slots[probe_first_bit(mask | 8)]
+    cdef Match ignored
+    cdef Match *target = match if hit else &ignored
+    cdef Slot whole
+    if view.form == layout.FORM_ATOMIC16:
+        probe_slot_load16(slot, &whole)
+    else:
+        whole.w0 = probe_load(&slot.w0)
+        whole.w1 = probe_load(&slot.w1)
+        probe_fence_acquire()
+    target.person = <uint32_t>(whole.w1 >> 32)
+    target.gained = <uint16_t>whole.w1
+    target.lost = <uint16_t>(whole.w1 >> 16)
+    target.aux = <uint16_t>(whole.w0 & layout.AUX_MASK)
+    target.reserved = 0
+    odd = (
+        <unsigned int>((mask & (mask - hit)) != 0) | (hit & <unsigned int>(count[0] != 0))
+        | (hit & (<unsigned int>((whole.w0 ^ tag) > 0xffff) | <unsigned int>((whole.w0 & view.hidden) != 0)))
+        | <unsigned int>(version & 1) | <unsigned int>(_version(view, index) != version)
+    )
+    count[0] = <uint8_t>((count[0] + hit) | (0 - odd))
+    return more & (odd ^ 1)
+
+
+cdef Py_ssize_t _find_block(
+    const View *view, const uint64_t *hashes, Py_ssize_t n, Py_ssize_t known, uint8_t *counts, Match *out,
+    Py_ssize_t room, Py_ssize_t *done,
+) noexcept nogil:
+    # Up to BLOCK keys, line by line of their chains, because mispredicted branches cost more than the work itself:
+    # first all home lines, then the next line of those keys whose chain goes on, and so forth.
+    # `known` hashes can be fetched ahead of their turn. Stops before a key whose entries might not fit.
+    cdef Match found[BLOCK]
+    cdef uint64_t cursors[BLOCK + 1]
+    cdef uint16_t open[BLOCK + 1]
+    cdef uint64_t lo, line, next, step
+    cdef Py_ssize_t position, used = 0, at, opened = 0, left
+    cdef unsigned int more
+    cdef int count
+    for position in range(n):
+        if position + AHEAD < known:
+            probe_prefetch(&view.lines[probe_scale(hashes[2 * (position + AHEAD)], view.line_count)])
+        lo = hashes[2 * position]
+        line = probe_scale(lo, view.line_count)
+        next = _next(view, line, lo & 3)
+        counts[position] = 0
+        more = _step(view, line, _tag(hashes[2 * position + 1]), lo & 3, &found[position], &counts[position])
+        probe_prefetch(&view.lines[next if more else line])
+        open[opened] = <uint16_t>position
+        cursors[opened] = next
+        opened += more
+    for step in range(view.line_count):
+        left = 0
+        for at in range(opened):
+            position = open[at]
+            line = cursors[at]
+            lo = hashes[2 * position]
+            next = _next(view, line, lo & 3)
+            more = _step(view, line, _tag(hashes[2 * position + 1]), lo & 3, &found[position], &counts[position])
+            probe_prefetch(&view.lines[next if more else line])
+            open[left] = <uint16_t>position
+            cursors[left] = next
+            left += more
+        opened = left
+        if opened == 0:
+            break
+    for position in range(n):
+        if room - used < ROOM:
+            done[0] = position
+            return used
+        if counts[position] == STEP_BY_STEP:
+            count = _find(view, hashes[2 * position], hashes[2 * position + 1], out + used)
+            if count < 0:
+                return count
+            counts[position] = <uint8_t>count
+        else:
+            out[used] = found[position]
+        used += counts[position]
+    done[0] = n
+    return used
+
+
+cdef void _fetch_first(const View *view, const uint64_t *hashes, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t position
+    for position in range(min(n, <Py_ssize_t>AHEAD)):
+        probe_prefetch(&view.lines[probe_scale(hashes[2 * position], view.line_count)])
 
 
 cdef Py_ssize_t _find_many(
     const View *view, const uint64_t *hashes, Py_ssize_t n, uint8_t *counts, Match *out, Py_ssize_t room,
     Py_ssize_t *done,
 ) noexcept nogil:
-    # Stops before a key whose entries might not fit; the caller goes on with new room.
-    cdef Py_ssize_t position, used = 0
-    cdef int count
-    for position in range(min(n, <Py_ssize_t>AHEAD)):
-        probe_prefetch(&view.lines[probe_scale(hashes[2 * position], view.line_count)])
-    for position in range(n):
-        if room - used < ROOM:
-            done[0] = position
-            return used
-        if position + AHEAD < n:
-            probe_prefetch(&view.lines[probe_scale(hashes[2 * (position + AHEAD)], view.line_count)])
-        count = _find(view, hashes[2 * position], hashes[2 * position + 1], out + used)
-        if count < 0:
-            return count
-        counts[position] = <uint8_t>count
-        used += count
-    done[0] = n
+    cdef Py_ssize_t start = 0, used = 0, size, got, block_done
+    _fetch_first(view, hashes, n)
+    while start < n:
+        size = min(n - start, <Py_ssize_t>BLOCK)
+        got = _find_block(
+            view, hashes + 2 * start, size, n - start, counts + start, out + used, room - used, &block_done
+        )
+        if got < 0:
+            return got
+        used += got
+        start += block_done
+        if block_done < size:
+            break
+    done[0] = start
     return used
 
 
@@ -638,20 +739,29 @@ cdef Py_ssize_t _find_many_rows(
     const View *view, uint64_t k0, uint64_t k1, const uint8_t *rows, Py_ssize_t width, const uint16_t *lengths,
     Py_ssize_t n, uint8_t *counts, Match *out, Py_ssize_t room, Py_ssize_t *done,
 ) noexcept nogil:
-    # Hashing first, eight rows at a time, and probing after it keeps both pipelines full.
-    cdef uint64_t hashes[2 * BLOCK]
-    cdef Py_ssize_t start = 0, size, used = 0, got, block_done
+    # Hashing is a block ahead of probing, eight rows at a time: fused with the probe it would stop the fetching.
+    cdef uint64_t hashes[4 * BLOCK]
+    cdef Py_ssize_t start = 0, used = 0, got, block_done, size = min(n, <Py_ssize_t>BLOCK), next_size
+    if not _hash_rows(k0, k1, rows, width, lengths, size, hashes):
+        return TOO_LONG
+    _fetch_first(view, hashes, size)
     while start < n:
-        size = min(n - start, <Py_ssize_t>BLOCK)
-        if not _hash_rows(k0, k1, rows + start * width, width, lengths + start, size, hashes):
+        next_size = min(n - start - size, <Py_ssize_t>BLOCK)
+        if not _hash_rows(
+            k0, k1, rows + (start + size) * width, width, lengths + start + size, next_size, hashes + 2 * size
+        ):
             return TOO_LONG
-        got = _find_many(view, hashes, size, counts + start, out + used, room - used, &block_done)
+        got = _find_block(
+            view, hashes, size, size + next_size, counts + start, out + used, room - used, &block_done
+        )
         if got < 0:
             return got
         used += got
         start += block_done
         if block_done < size:
             break
+        memcpy(hashes, hashes + 2 * size, 2 * sizeof(uint64_t) * next_size)
+        size = next_size
     done[0] = start
     return used
 
@@ -757,7 +867,7 @@ cdef int64_t _locate(
                 search.same += 1
         if not probe_load(&view.lines[line].slots[code].w0) & layout.OVERFLOW:
             return -1
-        line = _next(view, line)
+        line = _next(view, line, code)
     search.whole = True
     return -1
 
@@ -768,7 +878,7 @@ cdef int64_t _extend(View *view, uint64_t lo, uint64_t last) noexcept nogil:
     cdef unsigned int code = lo & 3, position
     cdef int64_t free = -1
     for step in range(view.line_count - 1):
-        line = _next(view, line)
+        line = _next(view, line, code)
         for position in range(4):
             if probe_load(&view.lines[line].slots[position].w0) < 0x10000:
                 free = line * 4 + position
@@ -779,7 +889,7 @@ cdef int64_t _extend(View *view, uint64_t lo, uint64_t last) noexcept nogil:
         return -1
     while last != line:
         probe_or_release(&view.lines[last].slots[code].w0, layout.OVERFLOW)
-        last = _next(view, last)
+        last = _next(view, last, code)
     return free
 
 

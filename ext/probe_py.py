@@ -353,7 +353,7 @@ class Table:
             yield line
             if not words[_SLOTS + 8 * line + 2 * (lo & 3)] & _OVERFLOW:
                 return
-            line = (line + 1) % self.lines
+            line = (line + _stride(lo)) % self.lines
 
     def _find(self, lo: int, hi: int) -> list[_Row]:
         tag = _tag(hi)
@@ -400,11 +400,11 @@ class Table:
         if words[_SLOTS + 8 * last + 2 * (lo & 3)] & _OVERFLOW:
             return None
         for step in range(1, self.lines):
-            line = (last + step) % self.lines
+            line = (last + step * _stride(lo)) % self.lines
             for position, (w0, _) in enumerate(self._slots(line)):
                 if w0 < 0x10000:
                     for passed in range(step):
-                        words[_SLOTS + 8 * ((last + passed) % self.lines) + 2 * (lo & 3)] |= _OVERFLOW
+                        words[_SLOTS + 8 * ((last + passed * _stride(lo)) % self.lines) + 2 * (lo & 3)] |= _OVERFLOW
                     return line * 4 + position
         return None
 
@@ -504,6 +504,11 @@ def _writable_bytes(buffer: Any) -> memoryview:
 
 def _tag(hi: int) -> int:
     return hi & ~0xFFFF or 0x10000
+
+
+def _stride(lo: int) -> int:
+    """How many lines on from a full line a key of this class goes: each class has steps of its own."""
+    return 1 << (lo & 3)
 
 
 def _fail_crowded() -> NoReturn:
