@@ -49,7 +49,7 @@ class Reason(enum.StrEnum):
     """More than three months past its expiry."""
     CERTIFICATE_REVOKED = "certificate_revoked"
     NO_QUALIFICATION = "no_qualification"
-    """The certificate's holder is known, but no insurer has registered a qualification."""
+    """The certificate's holder is known, but every registration was withdrawn, or there is none."""
     SEVERAL_PEOPLE = "several_people"
     """More than one person fits (AMBIGUOUS)."""
     ANNOUNCED = "announced"

@@ -71,10 +71,12 @@ SEVERAL_PEOPLE: Final = Decision(Verdict.AMBIGUOUS, Reason.SEVERAL_PEOPLE)
 ANNOUNCED: Final = Decision(Verdict.PENDING, Reason.ANNOUNCED)
 
 
-def spell_of(person: int, qualification: Qualification, multi: bool) -> Spell:
-    """The spell of a recorded qualification, with exact days. `multi`: the person holds more than one."""
-    lost = qualification.lost_on
-    return person, qualification.gained_on, FOREVER if lost is None else lost, card_aux(qualification, multi)
+def spells_of(person: int, qualifications: Sequence[Qualification]) -> list[Spell]:
+    """The spells of all that one recorded person holds, in the same order, with exact days."""
+    multi = len(qualifications) > 1
+    return [
+        (person, q.gained_on, FOREVER if q.lost_on is None else q.lost_on, card_aux(q, multi)) for q in qualifications
+    ]
 
 
 def branch_code(branch: str) -> int | None:
@@ -127,7 +129,7 @@ def decide_certificate(holders: Sequence[Holder], today: int, as_of: int, held: 
     if in_grace and today > days.add_months(expires_on, GRACE_MONTHS):
         return CERTIFICATE_EXPIRED
     spells = held(person)
-    if not spells:
+    if all(spell[3] & AUX_CANCELLED for spell in spells):
         return NO_QUALIFICATION
     decision = _decide(spells, as_of, held)
     if decision.verdict is not Verdict.VALID:

@@ -230,6 +230,14 @@ class _Stage:
             "電子証明書の失効（紛失届など）", "the certificate was revoked", [revoked],
         )  # fmt: skip
 
+        bare = _person("取消　済子", "トリケシ　スミコ", 2, "1997-07-17", [_spell(KUMIAI, SYMBOL, "406", "00")])
+        bare.spells[0].cancelled = True
+        bare.certificates.append(self._certificate(24, 700))
+        yield Persona(
+            "no_qualification", bare.name, self._chip(bare), "NOT_FOUND", "no_qualification",
+            "証明書の持ち主に有効な登録が一つもない", "the holder's only registration was withdrawn", [bare],
+        )  # fmt: skip
+
     def open_questions(self) -> Iterator[Persona]:
         twins = [
             _person(

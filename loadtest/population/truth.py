@@ -72,6 +72,8 @@ def _by_certificate(people: list[Person], asked: dict[str, str], today: date, as
                 return "NOT_FOUND", "certificate_revoked"
             if today.toordinal() > three_months_after(certificate.expires):
                 return "NOT_FOUND", "certificate_expired"
+            if all(spell.cancelled for spell in person.spells):
+                return "NOT_FOUND", "no_qualification"
             return _decide(person.spells, person.spells, as_of)
     return "NOT_FOUND", "unknown_certificate"
 

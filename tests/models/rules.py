@@ -85,7 +85,7 @@ def _by_certificate(population: Mapping[int, Person], inquiry: Inquiry, today: d
     expires_on = _date(min(c.expires_on for _, c in held))
     if today > _months_later(expires_on, 3):
         return Expected(Verdict.NOT_FOUND, Reason.CERTIFICATE_EXPIRED)
-    if not person.qualifications:
+    if all(q.state == State.CANCELLED for q in person.qualifications):
         return Expected(Verdict.NOT_FOUND, Reason.NO_QUALIFICATION)
     asked_for = [q for q in person.qualifications if q.state != State.CANCELLED] or list(person.qualifications)
     answer = _of_person(person, asked_for, _date(inquiry.as_of))

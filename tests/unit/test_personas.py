@@ -20,8 +20,7 @@ TODAY = date(2026, 11, 23)
 def test_every_verdict_reason_and_note_has_a_persona() -> None:
     everybody = personas(TODAY)
     assert {each["verdict"] for each in everybody} == set(Verdict)
-    # Nobody can come to hold a certificate without ever having been registered with a qualification.
-    assert {each["reason"] for each in everybody} - {None} == set(Reason) - {Reason.NO_QUALIFICATION}
+    assert {each["reason"] for each in everybody} - {None} == set(Reason)
     assert {note for each in everybody for note in each["notes"]} == set(Note)
 
 

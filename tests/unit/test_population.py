@@ -262,6 +262,10 @@ def test_truth_about_announced_and_cancelled_registrations() -> None:
     assert _ask([_somebody(_spell("2020-04-01", pending=True))], "2020-01-01") == ("INVALID", "not_yet_gained")
     assert _ask([_somebody(_spell("2020-04-01", cancelled=True))], "2021-01-01") == ("INVALID", "cancelled")
 
+    withdrawn = [_somebody(_spell("2020-04-01", cancelled=True))]
+    request = {"as_of": "2021-01-01", "certificate": {"issuer": ISSUER, "serial": "ABC1"}}
+    assert expected(withdrawn, request, TODAY) == ("NOT_FOUND", "no_qualification")
+
 
 def test_truth_by_certificate_judges_it_on_the_day_of_presentation() -> None:
     people = [_somebody(_spell("2020-04-01"))]
