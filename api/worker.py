@@ -23,18 +23,17 @@ _RETRY_SECONDS: Final = 0.05
 
 def run(config: Config, keys: Keys, listener: socket.socket, name: str, ready: Callable[[], None]) -> Exit:
     """Be a check worker until SIGTERM. Store and index are opened here, after the fork: neither may cross it."""
-    app = check_app(open_verifier(config, keys), config)
-    return Service(app, listener, name, config.drain_seconds).serve(ready)
-
-
-def open_verifier(config: Config, keys: Keys) -> Verifier:
-    """Attach to store and index. While there is no index (a reboot empties tmpfs), wait for the registry's."""
     store = StoreReader(config.store_dir, key_id=keys.key_id, map_bytes=config.map_bytes)
     store.reader_check()  # whoever was killed here before left its reader slot behind
+    verifier = Verifier(_wait_for_index(config, keys, store), store, keys, Clock(config.clock_fixed_ms))
+    return Service(check_app(verifier, config), listener, name, config.drain_seconds).serve(ready)
+
+
+def _wait_for_index(config: Config, keys: Keys, store: StoreReader) -> IndexReader:
+    """The live index. While there is none (a reboot empties tmpfs), the registry is about to make it."""
     directory = index_directory(config, store.store_id)
     while True:
         try:
-            index = IndexReader.attach(directory, store_id=store.store_id, key_id=keys.key_id)
-            return Verifier(index, store, keys, Clock(config.clock_fixed_ms))
+            return IndexReader.attach(directory, store_id=store.store_id, key_id=keys.key_id)
         except FileNotFoundError:
             time.sleep(_RETRY_SECONDS)

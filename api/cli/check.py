@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.cli.options import ConfigFile, DataDir, Json, KeyFile, Port, settings
 from api.exits import CommandError, Exit
 from engine.config import Config
+
+if TYPE_CHECKING:
+    from engine.index import IndexReader
+    from engine.keys import Keys
+    from engine.store import StoreReader
 
 INSTITUTION = "1311111114"
 
@@ -91,21 +96,42 @@ def answer_from_server(config: Config, body: bytes) -> Any:
 
 
 def answer_locally(config: Config, body: bytes) -> Any:
-    """Ask store and index in this process. Makes the index first if no server ever did."""
+    """Ask store and index in this process."""
     import msgspec
 
-    from api import worker
     from api.wire import native
     from engine import keys
     from engine.clock import Clock
+    from engine.verification import Verifier
 
-    secrets = keys.load(config.key_file)
-    verifier = worker.open_verifier(config, secrets)
-    reader = native.Reader(
-        policy=config.inquiry_check_digits, today=Clock(config.clock_fixed_ms).today, insurer=verifier.insurer
-    )
-    mark, inquiry = reader.inquiry(body)
-    return msgspec.json.decode(native.Writer(insurer=verifier.insurer).answer(inquiry, verifier.check(inquiry), mark))
+    secrets, clock = keys.load(config.key_file), Clock(config.clock_fixed_ms)
+    store, index = _open(config, secrets)
+    try:
+        verifier = Verifier(index, store, secrets, clock)
+        reader = native.Reader(policy=config.inquiry_check_digits, today=clock.today, insurer=verifier.insurer)
+        mark, inquiry = reader.inquiry(body)
+        answer = native.Writer(insurer=verifier.insurer).answer(inquiry, verifier.check(inquiry), mark)
+        return msgspec.json.decode(answer)
+    finally:
+        index.close()
+        store.close()
+
+
+def _open(config: Config, secrets: Keys) -> tuple[StoreReader, IndexReader]:
+    """Store and index; the index is made first if there is none (no server has run since the machine started)."""
+    from engine.index import IndexReader
+    from engine.ingest.registry import Registry
+    from engine.recovery import index_directory
+    from engine.store import StoreReader
+
+    while True:
+        store = StoreReader(config.store_dir, key_id=secrets.key_id, map_bytes=config.map_bytes)
+        directory = index_directory(config, store.store_id)
+        try:
+            return store, IndexReader.attach(directory, store_id=store.store_id, key_id=secrets.key_id)
+        except FileNotFoundError:
+            store.close()
+            Registry.open(config, secrets).close()
 
 
 def _print(answer: dict[str, Any], as_json: bool) -> None:

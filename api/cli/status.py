@@ -109,7 +109,7 @@ def _index(config: Config, key_id: bytes, store_id: bytes) -> dict[str, Any]:
             "data_version": index.data_version,
             "generation": index.generation,
             "keys": index.count,
-            "load": round(index.count * _SLOT_BYTES / size, 3),
+            "load": round(index.count * _SLOT_BYTES / size, 6),
             "bytes": size,
             "huge_page_bytes": huge_page_bytes(directory),
         }

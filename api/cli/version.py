@@ -15,14 +15,23 @@ def version(as_json: Json = False) -> None:
     Example: shikaku version --json
     """
     import platform
-    from importlib import metadata
 
     import ext
     from api.cli.output import print_json, print_pairs
 
-    versions = {name: metadata.version(name) for name in _SHOWN}
+    versions = {name: _installed(name) for name in _SHOWN}
     found = versions | {"python": platform.python_version(), "ext": ext.FORM}
     if as_json:
         print_json(found)
     else:
         print_pairs(found)
+
+
+def _installed(name: str) -> str:
+    """A distribution's version; without `make build`, Shikaku itself is not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
