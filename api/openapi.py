@@ -177,14 +177,14 @@ _REGISTRY_ABOUT: Final = (
 )
 _TAGS: Final = {
     "check": [
-        {"name": "eligibility", "description": "資格確認 Checks"},
-        {"name": "insurers", "description": "保険者 Insurers and how fresh their data is"},
-        {"name": "service", "description": "稼働状況 The service itself"},
+        {"name": "eligibility", "description": "資格確認 · Checks"},
+        {"name": "insurers", "description": "保険者 · Insurers and how fresh their data is"},
+        {"name": "service", "description": "稼働状況 · The service itself"},
     ],
     "registry": [
-        {"name": "registration", "description": "資格の登録 Registration of qualifications"},
-        {"name": "insurers", "description": "保険者 Insurers"},
-        {"name": "service", "description": "稼働状況 The service itself"},
+        {"name": "registration", "description": "資格の登録 · Registration of qualifications"},
+        {"name": "insurers", "description": "保険者 · Insurers"},
+        {"name": "service", "description": "稼働状況 · The service itself"},
     ],
 }
 
@@ -256,7 +256,10 @@ def _check_paths() -> Json:
         "eligibility",
         "check",
         "資格を一件確認する · Check one person",
-        "By card (記号・番号 and birth date) or by the certificate on the My Number card. Verdicts: "
+        "記号・番号と生年月日、またはマイナンバーカードの証明書で照会します。`VALID`"
+        " 以外の判定には、理由と、窓口での対応の"
+        "案内が付きます。\n\nBy card (記号・番号 and birth date) or by the certificate on the My Number card. Verdicts:"
+        " "
         + ", ".join(f"`{verdict}`" for verdict in Verdict)
         + ". Every verdict but `VALID` has a reason, and advice that the front desk can follow.",
         answer=_content("application/json", "CheckAnswer", valid=_ANSWER_EXAMPLE, unknown=_UNKNOWN_EXAMPLE),
@@ -270,6 +273,9 @@ def _check_paths() -> Json:
         "eligibility",
         "checkBatch",
         "まとめて確認する · Check many people",
+        "一つの JSON、または一行一件の NDJSON で照会します。応答は同じ順です。NDJSON"
+        " では照会の送信中から応答が届くので、"
+        "送りながら読んでください。照会できない件は、その位置にエラーが入り、ほかの件には影響しません。\n\n"
         f"A JSON object with up to {limits.BATCH_ITEMS_MAX:,} items, or NDJSON: one inquiry a line in, one answer a"
         f" line out, in the same order, up to {limits.BATCH_LINES_MAX:,} lines in one request. Answers are sent while"
         " inquiries are still coming: read while you write. An item that cannot be asked becomes an error in its place"
@@ -296,7 +302,9 @@ def _list_insurers() -> Json:
         "insurers",
         "listInsurers",
         "保険者の一覧と鮮度 · Insurers and freshness",
-        "All registered insurers, and when the last feed of each took effect.",
+        "登録済みの全保険者と、それぞれの最新の登録時刻。\n\n"
+        "All registered insurers, and when the last feed of each took"
+        " effect.",
         answer=_content("application/json", "InsurerList", insurers={"insurers": [_INSURER_EXAMPLE]}),
     )
 
@@ -306,7 +314,9 @@ def _get_insurer() -> Json:
         "insurers",
         "getInsurer",
         "一つの保険者の鮮度 · Freshness of one insurer",
-        "When its last feed took effect, and for which day that was drawn up.",
+        "最新の登録がいつ反映され、いつ時点の内容か。\n\n"
+        "When its last feed took effect, and for which day that was drawn"
+        " up.",
         answer=_content("application/json", "InsurerView", insurer=_INSURER_EXAMPLE),
         errors=(404,),
         parameters=[_NUMBER],
@@ -333,7 +343,9 @@ def _put_insurer() -> Json:
         "insurers",
         "putInsurer",
         "保険者を登録する · Register an insurer",
-        "Registers the insurer, or changes its name and setting; its freshness stays.",
+        "保険者を登録します。登録済みなら名称と設定を変えます。\n\n"
+        "Registers the insurer, or changes its name and setting; its freshness"
+        " stays.",
         answer=_content("application/json", "InsurerView", insurer=_INSURER_EXAMPLE),
         errors=(404, *_LENGTHS, 503, 507),
         parameters=[_NUMBER],
@@ -348,6 +360,9 @@ def _post_operations() -> Json:
         "registration",
         "postOperations",
         "差分を登録する · Register changes",
+        "`new` 取得、`change` 変更、`lose` 喪失、`cancel`"
+        " 取消を順に、全部まとめて登録します。同じ内容をもう一度送っても"
+        "何も変わりません。同じ内容を新しい操作として送るときは `feed_number` を付けてください。\n\n"
         "Operations `new`, `change`, `lose`, `cancel`, applied in their order, together or not at all. The same body"
         " again is taken for a repeat (a lost answer) and changes nothing; give a `feed_number` to tell a second,"
         " equal call from a repeat.",
@@ -365,6 +380,7 @@ def _put_qualifications() -> Json:
         "registration",
         "putQualifications",
         "資格を現在の内容で登録する · Register qualifications as they are",
+        "記号・番号・枝番・取得日が同じ資格があれば置き換え、なければ新しく登録します。\n\n"
         "Each is registered as new if no spell with this card, branch and gained day is known, else replaced.",
         answer=_receipt(),
         errors=_WRITE_ERRORS,
@@ -382,6 +398,9 @@ def _feed(name: str, summary: str, parameters: list[Json]) -> Json:
         "registration",
         name,
         summary,
+        "見出し行のある CSV（UTF-8 または cp932）か"
+        " NDJSON。全件を登録するか、何も登録しないかのどちらかです。誤りは行・列・"
+        "コード・値の種類で示します。同じファイルをもう一度送っても何も変わりません。\n\n"
         "CSV (UTF-8 or cp932) with a header row, or NDJSON with one operation a line; the members of `Operation` are"
         " the columns. The whole file is applied, or nothing of it; errors name row, column, code and the kind of"
         " the value. A file sent before changes nothing and gets its first receipt back.",
@@ -472,19 +491,33 @@ def _common_paths() -> Json:
         "example": "input.date",
     }
     return {
-        "/livez": {"get": _operation("service", "livez", "生存 · Alive", "The process runs.", answer=plain)},
-        "/readyz": {
+        "/livez": {
             "get": _operation(
-                "service", "readyz", "受付可 · Ready", "Requests may be sent here.", answer=plain, errors=(503,)
+                "service", "livez", "生存 · Alive", "プロセスが動いています。\n\nThe process runs.", answer=plain
             )
         },
-        "/version": {"get": _operation("service", "version", "版 · Version", "Which program answers.", answer=plain)},
+        "/readyz": {
+            "get": _operation(
+                "service",
+                "readyz",
+                "受付可 · Ready",
+                "要求を受け付けます。\n\nRequests may be sent here.",
+                answer=plain,
+                errors=(503,),
+            )
+        },
+        "/version": {
+            "get": _operation(
+                "service", "version", "版 · Version", "応答しているプログラム。\n\nWhich program answers.", answer=plain
+            )
+        },
         "/problems/{code}": {
             "get": _operation(
                 "service",
                 "problem",
                 "エラーの説明 · What a problem means",
-                "The page that `type` of a problem points to, in Japanese and English.",
+                "問題の `type` が指す説明の頁。\n\nThe page that `type` of a problem points to, in Japanese and"
+                " English.",
                 answer=html,
                 errors=(404,),
                 parameters=[code],

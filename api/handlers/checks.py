@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
 from api.handlers.http import JSON, Desk, Handler, read_body, require_accepted, require_media_type
@@ -9,15 +11,19 @@ from api.wire import native
 from engine import limits
 from engine.verification import Verifier
 
+PATH: Final = "/v1/eligibility/check"
+
 
 def check(desk: Desk, verifier: Verifier, reader: native.Reader, writer: native.Writer) -> Handler:
-    """The handler of single checks."""
+    """The handler of single checks. It turns errors into problems itself."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        require_media_type(request, JSON)
-        require_accepted(request, JSON)
-        body = await read_body(request, limits.CHECK_BODY_BYTES_MAX)
-        mark, inquiry = reader.inquiry(body)
-        return desk.respond(request, writer.answer(inquiry, verifier.check(inquiry), mark))
+        try:
+            require_media_type(request, JSON)
+            require_accepted(request, JSON)
+            mark, inquiry = reader.inquiry(await read_body(request, limits.CHECK_BODY_BYTES_MAX))
+            return desk.answer(request, writer.answer(inquiry, verifier.check(inquiry), mark))
+        except Exception as error:
+            return desk.failed(request, error)
 
     return handle

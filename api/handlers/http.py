@@ -11,13 +11,15 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from typing import Final
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 
 from api import problems
-from engine import identifiers
+from engine import clock, identifiers
 from engine.errors import BodyTooLargeError, CorruptionError, StartingError, StorePoisonedError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -30,9 +32,8 @@ BODY_SECONDS: Final = 30.0
 REQUEST_ID_CHARS_MAX: Final = 64
 RETRY_STARTING_MS: Final = 1_000
 
-_REQUEST_ID: Final = "X-Request-ID"
-_PLAIN: Final = {JSON: frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8"})}
-_ACCEPTED_PLAIN: Final = frozenset({"*/*", JSON})
+REQUEST_ID: Final = "X-Request-ID"
+_FIXED_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "shikaku"}
 
 log = logging.getLogger("shikaku.api")
 
@@ -65,13 +66,15 @@ class Desk:
         self._switch = switch
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
+        self._head_second = -1
+        self._head_bytes = b""
 
     def request_id(self, request: web.BaseRequest) -> str:
         """The caller's X-Request-ID if it may be repeated, else one of ours."""
-        given = request.headers.get(_REQUEST_ID)
+        given = request.headers.get(REQUEST_ID)
         if given is not None and _may_be_repeated(given):
             return given
-        return f"{self._prefix}-{next(self._count):x}"
+        return f"{self._prefix}-{next(self._count):08x}"
 
     def respond(
         self, request: web.BaseRequest, body: bytes, *, content_type: str = JSON, status: int = 200
@@ -81,6 +84,26 @@ class Desk:
         self.close_if_draining(response)
         return response
 
+    def answer(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        """As `respond` for JSON and status 200, at a fraction of the cost where the connection is an ordinary one."""
+        if self._switch.draining or request.version != HttpVersion11 or not request.keep_alive:
+            return self.respond(request, body)
+        return WrittenResponse(
+            b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head(), self.request_id(request).encode(), len(body), body)
+        )
+
+    def _head(self) -> bytes:
+        """The head of an answer up to the value of X-Request-ID. The Date is renewed every second."""
+        second = clock.monotonic_ns() // 1_000_000_000
+        if second != self._head_second:
+            fixed = "".join(f"{name}: {value}\r\n" for name, value in _FIXED_HEADERS.items())
+            date = formatdate(usegmt=True)
+            self._head_second = second
+            self._head_bytes = (
+                f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\n{fixed}Date: {date}\r\n{REQUEST_ID}: "
+            ).encode()
+        return self._head_bytes
+
     def close_if_draining(self, response: web.StreamResponse) -> None:
         """While the process stops, every answer is its connection's last."""
         if self._switch.draining:
@@ -88,13 +111,7 @@ class Desk:
 
     def headers(self, request: web.BaseRequest, content_type: str) -> dict[str, str]:
         """Headers of every response: answers are about people and must not be kept by anything on the way."""
-        return {
-            "Content-Type": content_type,
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "X-Request-ID": self.request_id(request),
-            "Server": "shikaku",
-        }
+        return {"Content-Type": content_type, **_FIXED_HEADERS, REQUEST_ID: self.request_id(request)}
 
     def problem(self, request: web.BaseRequest, error: BaseException) -> web.Response:
         """The response that an error becomes; what is not ours is logged by its class only."""
@@ -123,16 +140,20 @@ class Desk:
         async def run(request: web.Request) -> web.StreamResponse:
             try:
                 return await handler(request)
-            except ConnectionError:
-                raise
             except Exception as error:
-                if request.writer.output_size:
-                    # Part of an answer is on its way: all that is left is to break it off where everybody can see it.
-                    self.note(error)
-                    raise ConnectionAbortedError from None
-                return self.problem(request, error)
+                return self.failed(request, error)
 
         return run
+
+    def failed(self, request: web.BaseRequest, error: Exception) -> web.Response:
+        """The problem for an error that a handler raised; a connection that broke, or must break, stays an error."""
+        if isinstance(error, ConnectionError):
+            raise error
+        if request.writer.output_size:
+            # Part of an answer is on its way: all that is left is to break it off where everybody can see it.
+            self.note(error)
+            raise ConnectionAbortedError from None
+        return self.problem(request, error)
 
     def refuse(self, make: Callable[[], problems.HttpError]) -> Handler:
         """A handler that always answers with the same problem."""
@@ -149,6 +170,31 @@ class Desk:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
         return None
+
+
+class WrittenResponse(web.StreamResponse):
+    """An answer whose bytes are already made, head and all; it leaves in one write and keeps the connection.
+
+    aiohttp asks three things of a response: `prepare`, `write_eof`, `keep_alive`. What it would do in between (a
+    multidict of headers, their serialising, a chunked writer) costs more than the check itself.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        if request.transport is None:
+            raise ConnectionResetError("the client has gone")
+        request.transport.write(self._data)
+        await request.writer.drain()
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to write."""
 
 
 def _may_be_repeated(given: str) -> bool:

@@ -44,6 +44,7 @@ from engine.records import (
     Sex,
     SpecificDisease,
     Verdict,
+    Warning,
 )
 from engine.rules import GRACE_MONTHS
 from ext import frame
@@ -104,10 +105,11 @@ class Card(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     ]
     symbol: (
         Annotated[str, text_meta("記号; none with insurers 39...", "1234", chars_max=limits.IDENTIFIER_CHARS_MAX)]
+        | UnsetType
         | None
-    ) = None
+    ) = UNSET
     number: Annotated[str, text_meta("番号", "1987654", chars_max=limits.IDENTIFIER_CHARS_MAX)]
-    branch: Annotated[str, text_meta("枝番", "01", pattern="^[0-9]{1,2}$")] | None = None
+    branch: Annotated[str, text_meta("枝番", "01", pattern="^[0-9]{1,2}$")] | UnsetType | None = UNSET
     birth_date: Annotated[str, text_meta("生年月日", "2000-01-02", pattern=_DATE_PATTERN)]
 
 
@@ -121,31 +123,31 @@ class CardCertificate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, 
 class Consent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True, gc=False):
     """What the patient agreed to disclose at the desk."""
 
-    limit_certificate: bool = False
-    specific_diseases: bool = False
+    limit_certificate: bool | UnsetType = UNSET
+    specific_diseases: bool | UnsetType = UNSET
 
 
 class CheckRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """One inquiry. Exactly one of `card` and `certificate` is given."""
 
     institution: Institution
-    as_of: AsOf | None = None
-    purpose: PurposeText = "treatment"
-    card: Card | None = None
-    certificate: CardCertificate | None = None
-    consent: Consent | None = None
-    detail: Detail = "full"
-    id: ItemId | None = None
+    as_of: AsOf | UnsetType | None = UNSET
+    purpose: PurposeText | UnsetType = UNSET
+    card: Card | UnsetType | None = UNSET
+    certificate: CardCertificate | UnsetType | None = UNSET
+    consent: Consent | UnsetType | None = UNSET
+    detail: Detail | UnsetType = UNSET
+    id: ItemId | UnsetType | None = UNSET
 
 
 class BatchItem(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """One inquiry of a batch; institution, date and purpose are the batch's."""
 
-    id: ItemId | None = None
-    card: Card | None = None
-    certificate: CardCertificate | None = None
-    consent: Consent | None = None
-    detail: Detail = "full"
+    id: ItemId | UnsetType | None = UNSET
+    card: Card | UnsetType | None = UNSET
+    certificate: CardCertificate | UnsetType | None = UNSET
+    consent: Consent | UnsetType | None = UNSET
+    detail: Detail | UnsetType = UNSET
 
 
 class BatchRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -291,7 +293,7 @@ class BatchContext(msgspec.Struct, frozen=True, gc=False):
     institution: str
     as_of: int
     purpose: str
-    warnings: tuple[Any, ...]
+    warnings: tuple[Warning, ...]
 
 
 class Reader:
@@ -317,10 +319,11 @@ class Reader:
         """The caller's id and the inquiry of one check (or one NDJSON line). Raises InputError."""
         try:
             request = self._check(body)
-            refuse_repeated(body)
-            return request.id, self._inquiry(
-                request, self._context(request.institution, request.as_of, request.purpose)
-            )
+            _refuse_repeated(body, request)
+            institution, warnings = identifiers.parse_institution(request.institution, policy=self._policy)
+            as_of = as_of_day(request.as_of) if request.as_of else self._absent_as_of(request.as_of)
+            purpose = request.purpose or PURPOSE_DEFAULT
+            return request.id or None, self._inquiry(request, institution, as_of, purpose, warnings)
         except (InputError, ValueError, RecursionError) as error:
             raise self._explain(body, error) from None
 
@@ -328,8 +331,10 @@ class Reader:
         """The caller's id and the inquiry of one item of a JSON batch. Raises InputError."""
         try:
             request = self._item(body)
-            refuse_repeated(body)
-            return request.id, self._inquiry(request, context)
+            _refuse_repeated(body, request)
+            return request.id or None, self._inquiry(
+                request, context.institution, context.as_of, context.purpose, context.warnings
+            )
         except (InputError, ValueError, RecursionError) as error:
             raise self._explain(body, error) from None
 
@@ -337,45 +342,54 @@ class Reader:
         """What the items of a batch share, from its members without `items`. Raises InputError."""
         try:
             request = self._head(head)
-            return self._context(request.institution, request.as_of, request.purpose)
+            institution, warnings = identifiers.parse_institution(request.institution, policy=self._policy)
+            as_of = as_of_day(request.as_of) if request.as_of else self._absent_as_of(request.as_of)
+            return BatchContext(institution, as_of, request.purpose, warnings)
         except (InputError, ValueError, RecursionError) as error:
             raise self._explain(head, error) from None
 
-    def _context(self, institution: str, as_of: str | None, purpose: str) -> BatchContext:
-        code, warnings = identifiers.parse_institution(institution, policy=self._policy)
-        return BatchContext(code, self._today() if as_of is None else as_of_day(as_of), purpose, warnings)
+    def _absent_as_of(self, given: str | UnsetType | None) -> int:
+        if given == "":
+            raise DateError("a date has the form YYYY-MM-DD", field="as_of")
+        return self._today()
 
-    def _inquiry(self, request: CheckRequest | BatchItem, context: BatchContext) -> Inquiry:
-        warnings = context.warnings
+    def _inquiry(
+        self,
+        request: CheckRequest | BatchItem,
+        institution: str,
+        as_of: int,
+        purpose: str,
+        warnings: tuple[Warning, ...],
+    ) -> Inquiry:
         card = certificate = None
-        if request.card is not None and request.certificate is None:
+        if request.card and not request.certificate:
             given = request.card
             card, found = identifiers.parse_card(
                 given.insurer_number,
-                given.symbol or "",
+                given.symbol or None,
                 given.number,
-                given.branch,
+                given.branch or None,
                 given.birth_date,
                 policy=self._policy,
                 exempt_12_digits=self._exempt,
             )
             if found:
                 warnings = (*warnings, *found)
-        elif request.certificate is not None and request.card is None:
+        elif request.certificate and not request.card:
             certificate = identifiers.parse_certificate(request.certificate.issuer, request.certificate.serial)
         else:
             raise InquiryShapeError("give exactly one of card and certificate")
-        if request.id is not None:
+        if request.id:
             _refuse_bad_id(request.id)
         consent = request.consent or _NO_CONSENT
         return Inquiry(
-            context.institution,
-            context.as_of,
-            context.purpose,
+            institution,
+            as_of,
+            purpose,
             card,
             certificate,
-            consent.limit_certificate,
-            consent.specific_diseases,
+            consent.limit_certificate is True,
+            consent.specific_diseases is True,
             request.detail == "verdict",
             warnings,
         )
@@ -399,11 +413,22 @@ class Reader:
 
 
 _NO_CONSENT: Final = Consent()
+_encode = msgspec.json.Encoder().encode
 _BRACE: Final = ord("{")
 
 
+def _refuse_repeated(body: bytes, request: CheckRequest | BatchItem) -> None:
+    """Refuse a member given twice: two readers could take two different values.
+
+    Written out again, the request has a colon for each member that was given, and those within values. If the body
+    has as many, and no escapes, no member was given twice; else it is looked at closely.
+    """
+    if b"\\" in body or body.count(b":") != _encode(request).count(b":"):
+        refuse_repeated(body)
+
+
 def refuse_repeated(body: bytes) -> None:
-    """Refuse a member given twice, in a body that decoded well: two readers could take two different values."""
+    """Refuse a member given twice in the outermost object or one directly in it, of a body that decoded well."""
     for name, start, end in frame.members(body):
         if body[start] == _BRACE:
             _refuse_twice(body[start:end], name)
@@ -604,7 +629,6 @@ _SEXES: Final[dict[Sex, Literal["male", "female", "unset"]]] = {
 }
 _iso = days.format_iso
 _instant = lru_cache(maxsize=8192)(clock.format_instant)
-_encode = msgspec.json.Encoder().encode
 
 
 class Writer:

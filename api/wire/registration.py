@@ -15,7 +15,7 @@ from api.wire import native
 from api.wire.native import Date, text_meta
 from engine import clock, days, identifiers, limits
 from engine.config import CheckDigitPolicy
-from engine.errors import BodyTooLargeError, CheckDigitError, FeedRowsError, FormatError, InputError
+from engine.errors import BodyTooLargeError, CheckDigitError, FeedRowsError, FormatError, InputError, WrongTypeError
 from engine.ingest import feed
 from engine.ingest.registry import FEED_NUMBER_MAX, DeltaCall, FeedReceipt
 from engine.ingest.rows import Report
@@ -134,10 +134,11 @@ def state(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callabl
     """
     request = _decode(_decode_state, body)
     unique = b"" if request.feed_number is not None else secrets.token_bytes(16)
-    operations = [
-        {"op": "new", **given} if isinstance(given, dict) and "op" not in given else given
-        for given in request.qualifications
-    ]
+    operations = []
+    for position, given in enumerate(request.qualifications):
+        if isinstance(given, dict) and "op" in given:
+            raise WrongTypeError("a state has no op", field=f"qualifications[{position}].op")
+        operations.append({"op": "new", **given} if isinstance(given, dict) else given)
     digest = hashlib.sha256(unique + body).digest()
     call = _call(number, request.feed_number, request.as_of, operations, digest, "qualifications", policy, exempt)
     return replace(call, settle=True)

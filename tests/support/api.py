@@ -1,4 +1,4 @@
-"""Owns the servers that API tests talk to: a small data folder made by the real Registry, both ports on real sockets."""
+"""Owns the servers that API tests talk to: a data folder made by the real Registry, both ports on real sockets."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from api.app import SWITCH, Runner, check_app, registry_app
 from api.commit import Commits
 from engine import config, keys, store
 from engine.clock import Clock
-from engine.index import IndexReader, default_directory
+from engine.index import IndexReader
 from engine.ingest.registry import FeedReceipt, Registry
 from engine.records import Insurer
+from engine.recovery import index_directory
 from engine.store import StoreReader
 from engine.verification import Verifier
 
@@ -197,9 +198,21 @@ async def _start(app: web.Application) -> tuple[Runner, int]:
     return runner, int(runner.addresses[0][1])
 
 
+@dataclass
+class Engine:
+    """Store, index and applications in this process, not yet served."""
+
+    check_app: web.Application
+    registry_app: web.Application
+    registry: Registry
+    receipt: FeedReceipt
+    commits: Commits
+    settings: config.Config
+
+
 @contextmanager
-def served(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iterator[Served]:
-    """Both ports of an engine with PEOPLE (or other rows) registered."""
+def engine(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iterator[Engine]:
+    """The applications of an engine with PEOPLE (or other rows) registered."""
     chosen = config.load(
         None,
         environ={},
@@ -216,23 +229,34 @@ def served(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iter
     registry = Registry.open(chosen, secrets)
     receipt = _register(registry, folder, PEOPLE if rows is None else rows)
     records = StoreReader(chosen.store_dir, key_id=secrets.key_id, map_bytes=chosen.map_bytes)
-    directory = chosen.index_dir or default_directory(records.store_id)
+    directory = index_directory(chosen, records.store_id)
     index = IndexReader.attach(directory, store_id=records.store_id, key_id=secrets.key_id)
     verifier = Verifier(index, records, secrets, Clock(chosen.clock_fixed_ms))
     commits = Commits(registry)
-    apps = [check_app(verifier, chosen), registry_app(commits, registry, chosen)]
-    loop = _Loop()
-    started = [loop.run(_start(app)) for app in apps]
     try:
-        ports = [Port(number, app, loop.loop) for (_, number), app in zip(started, apps, strict=True)]
-        yield Served(ports[0], ports[1], registry, receipt, commits, chosen)
+        apps = check_app(verifier, chosen), registry_app(commits, registry, chosen)
+        yield Engine(*apps, registry, receipt, commits, chosen)
     finally:
-        for runner, _ in started:
-            loop.run(runner.cleanup())
-        loop.stop()
+        commits.close()
         index.close()
         records.close()
         registry.close()
+
+
+@contextmanager
+def served(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iterator[Served]:
+    """Both ports of an engine with PEOPLE (or other rows) registered, on sockets of their own."""
+    with engine(folder, rows, **settings) as built:
+        loop = _Loop()
+        apps = (built.check_app, built.registry_app)
+        started = [loop.run(_start(app)) for app in apps]
+        try:
+            ports = [Port(number, app, loop.loop) for (_, number), app in zip(started, apps, strict=True)]
+            yield Served(ports[0], ports[1], built.registry, built.receipt, built.commits, built.settings)
+        finally:
+            for runner, _ in started:
+                loop.run(runner.cleanup())
+            loop.stop()
 
 
 def _register(registry: Registry, folder: Path, rows: list[str]) -> FeedReceipt:
