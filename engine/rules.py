@@ -119,11 +119,13 @@ def decide_certificate(holders: Sequence[Holder], today: int, as_of: int, held: 
     """
     if not holders:
         return UNKNOWN_CERTIFICATE
-    person = holders[0][0]
-    expires_on = min(holder[1] for holder in holders)
-    if any(holder[0] != person for holder in holders):
-        return SEVERAL_PEOPLE
-    if any(holder[2] for holder in holders):
+    person, expires_on, revoked = holders[0]
+    for other, other_expires_on, other_revoked in holders[1:]:
+        if other != person:
+            return SEVERAL_PEOPLE
+        # Registered twice for one person: the stricter counts.
+        expires_on, revoked = min(expires_on, other_expires_on), revoked or other_revoked
+    if revoked:
         return CERTIFICATE_REVOKED
     in_grace = today > expires_on
     if in_grace and today > days.add_months(expires_on, GRACE_MONTHS):

@@ -31,7 +31,7 @@ from engine.records import (
     Qualification,
     Verdict,
 )
-from engine.rules import Decision, Holder, Spell, branch_code, decide_card
+from engine.rules import Decision, Holder, Spell, branch_code, decide_card, spells_of
 from engine.store import StoreReader
 
 
@@ -158,11 +158,12 @@ class Verifier:
         after it: if the version has not moved, the index held all that the version asks for, and perhaps more.
         """
         index = self._index
-        version = -1
-        matches: Sequence[Match] = ()
-        while version != index.data_version:
-            version = index.data_version
+        version = index.data_version
+        while True:
             matches = index.find_message(self._index_key, message)
+            seen, version = version, index.data_version
+            if seen == version:
+                break
         people = {}
         for match in matches:
             number = match[0]
@@ -181,7 +182,7 @@ class _Found:
     def __init__(self, version: int, people: dict[int, Person]) -> None:
         self.version = version
         self.people = people
-        self.spells = {number: _spells_of(number, person) for number, person in people.items()}
+        self.spells = {number: spells_of(number, person.qualifications) for number, person in people.items()}
         self.decision = rules.UNKNOWN_CARD
         self.certificate: Certificate | None = None
 
@@ -243,12 +244,6 @@ def _decide_certificate(
                 found.certificate = certificate
     found.decision = rules.decide_certificate(holders, today, as_of, found.spells.__getitem__)
     return found
-
-
-def _spells_of(number: int, person: Person) -> list[Spell]:
-    held = person.qualifications
-    multi = len(held) > 1
-    return [rules.spell_of(number, qualification, multi) for qualification in held]
 
 
 def _holder_of_slot(match: Match) -> Holder:

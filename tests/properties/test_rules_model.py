@@ -22,10 +22,7 @@ Spells = dict[int, list[Spell]]
 
 
 def spells_of(people: Population) -> Spells:
-    return {
-        number: [rules.spell_of(number, q, len(one.qualifications) > 1) for q in one.qualifications]
-        for number, one in people.items()
-    }
+    return {number: rules.spells_of(number, one.qualifications) for number, one in people.items()}
 
 
 def decide(people: Population, held: Spells, inquiry: Inquiry, today: int) -> Decision:

@@ -14,7 +14,7 @@ CANCELLED = State.CANCELLED
 
 
 def spells(*held: Qualification, person: int = 7) -> list[Spell]:
-    return [rules.spell_of(person, q, len(held) > 1) for q in held]
+    return rules.spells_of(person, held)
 
 
 def nobody(person: int) -> list[Spell]:
@@ -234,6 +234,13 @@ def test_revoked_certificate_finds_nothing() -> None:
 
 def test_certificate_without_qualification() -> None:
     assert by_certificate() == Decision(Verdict.NOT_FOUND, Reason.NO_QUALIFICATION)
+
+
+def test_certificate_whose_holders_registrations_were_all_withdrawn() -> None:
+    """A card names one of them, so by card the answer is "cancelled"; by certificate nothing is left to name."""
+    withdrawn = qualification(state=CANCELLED), qualification("2015-04-01", "2018-04-01", state=CANCELLED)
+    assert by_certificate(*withdrawn) == rules.NO_QUALIFICATION
+    assert by_certificate(*withdrawn, qualification("2019-04-01")).verdict is Verdict.VALID
 
 
 @pytest.mark.parametrize(
