@@ -20,6 +20,7 @@ cdef extern from "probe_atomic.h" nogil:
     uint64_t probe_scale(uint64_t hash, uint64_t lines) noexcept
     void probe_prefetch(const void *address) noexcept
     void probe_prefetch_write(const void *address) noexcept
+    void probe_match(Match *match, uint64_t w0, uint64_t w1) noexcept
     int probe_first_bit(unsigned int mask) noexcept
     unsigned int probe_tag_mask(const Line *line, uint64_t tag) noexcept
     int sched_yield() noexcept

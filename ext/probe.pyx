@@ -534,11 +534,7 @@ cdef inline int _put(const View *view, uint64_t w0, uint64_t w1, Match *found, i
         return count
     if count == ROOM:
         return CROWDED
-    found[count].person = <uint32_t>(w1 >> 32)
-    found[count].gained = <uint16_t>w1
-    found[count].lost = <uint16_t>(w1 >> 16)
-    found[count].aux = <uint16_t>(w0 & layout.AUX_MASK)
-    found[count].reserved = 0
+    probe_match(&found[count], w0, w1)
     return count + 1
 
 
@@ -611,87 +607,94 @@ cdef inline int _find(const View *view, uint64_t lo, uint64_t hi, Match *found) 
     return count
 
 
-cdef inline uint64_t _version(const View *view, uint64_t line) noexcept nogil:
-    # For form ATOMIC16 a version that never moves, so that the code after it needs no branch.
-    if view.form == layout.FORM_ATOMIC16:
-        return 0
-    return probe_load_acquire(&view.header.versions[line % layout.STRIPES])
-
-
 cdef inline unsigned int _step(
-    const View *view, uint64_t index, uint64_t tag, unsigned int code, Match *match, uint8_t *count
+    const View *view, uint64_t index, uint64_t tag, unsigned int code, Match *match, uint8_t *count, bint first,
+    bint versioned,
 ) noexcept nogil:
     # One line of one key's chain, without a branch that depends on what is in it. Returns whether the chain goes on.
     # What is not simple (a second entry, a hidden one, a writer at work) makes the count STEP_BY_STEP.
     cdef const Line *line = &view.lines[index]
-    cdef uint64_t version = _version(view, index)
+    cdef const uint64_t *stripe = &view.header.versions[index % layout.STRIPES]
+    cdef uint64_t version = probe_load_acquire(stripe) if versioned else 0
     cdef unsigned int mask = probe_tag_mask(line, tag), hit = mask != 0, odd
     cdef unsigned int more = <unsigned int>(probe_load(&line.slots[code].w0) >> 1) & 1
     cdef const Slot *slot = &line.slots[probe_first_bit(mask | 8)]
     cdef Match ignored
-    cdef Match *target = match if hit else &ignored
+    cdef Match *target = match if first or hit else &ignored
     cdef Slot whole
-    if view.form == layout.FORM_ATOMIC16:
-        probe_slot_load16(slot, &whole)
-    else:
+    if versioned:
         whole.w0 = probe_load(&slot.w0)
         whole.w1 = probe_load(&slot.w1)
         probe_fence_acquire()
-    target.person = <uint32_t>(whole.w1 >> 32)
-    target.gained = <uint16_t>whole.w1
-    target.lost = <uint16_t>(whole.w1 >> 16)
-    target.aux = <uint16_t>(whole.w0 & layout.AUX_MASK)
-    target.reserved = 0
-    odd = (
-        <unsigned int>((mask & (mask - hit)) != 0) | (hit & <unsigned int>(count[0] != 0))
-        | (hit & (<unsigned int>((whole.w0 ^ tag) > 0xffff) | <unsigned int>((whole.w0 & view.hidden) != 0)))
-        | <unsigned int>(version & 1) | <unsigned int>(_version(view, index) != version)
-    )
-    count[0] = <uint8_t>((count[0] + hit) | (0 - odd))
+    else:
+        probe_slot_load16(slot, &whole)
+    probe_match(target, whole.w0, whole.w1)
+    odd = (mask & (mask - hit)) | (hit & (((whole.w0 ^ tag) > 0xffff) | ((whole.w0 & view.hidden) != 0)))
+    if not first:
+        odd |= hit & (count[0] != 0)
+    if versioned:
+        odd |= (version & 1) | (probe_load(stripe) != version)
+    odd = odd != 0
+    count[0] = <uint8_t>((hit if first else count[0] + hit) | (0 - odd))
     return more & (odd ^ 1)
+
+
+cdef inline Py_ssize_t _walk_block(
+    const View *view, const uint64_t *hashes, Py_ssize_t n, Py_ssize_t known, uint8_t *counts, Match *found,
+    bint versioned,
+) noexcept nogil:
+    # Up to BLOCK keys, line by line of their chains, because mispredicted branches cost more than the work itself:
+    # first all home lines, then the next line of those keys whose chain goes on, and so forth.
+    # `known` hashes can be fetched ahead of their turn.
+    cdef uint64_t cursors[BLOCK + 1]
+    cdef uint16_t open[BLOCK + 1]
+    cdef uint64_t lo, line, next, step
+    cdef Py_ssize_t position, at, opened = 0, left
+    cdef unsigned int more
+    for position in range(n):
+        if position + AHEAD < known:
+            probe_prefetch(&view.lines[probe_scale(hashes[2 * (position + AHEAD)], view.line_count)])
+        lo = hashes[2 * position]
+        line = probe_scale(lo, view.line_count)
+        more = _step(
+            view, line, _tag(hashes[2 * position + 1]), lo & 3, &found[position], &counts[position], True, versioned
+        )
+        open[opened] = <uint16_t>position
+        cursors[opened] = line
+        opened += more
+        # Without a branch: the line itself, or the one that comes next.
+        probe_prefetch(&view.lines[line + (more << (lo & 3))])
+    for step in range(view.line_count):
+        if opened == 0:
+            break
+        left = 0
+        for at in range(opened):
+            position = open[at]
+            lo = hashes[2 * position]
+            line = _next(view, cursors[at], lo & 3)
+            more = _step(
+                view, line, _tag(hashes[2 * position + 1]), lo & 3, &found[position], &counts[position], False, versioned
+            )
+            open[left] = <uint16_t>position
+            cursors[left] = line
+            left += more
+            probe_prefetch(&view.lines[line + (more << (lo & 3))])
+        opened = left
+    return 0
 
 
 cdef Py_ssize_t _find_block(
     const View *view, const uint64_t *hashes, Py_ssize_t n, Py_ssize_t known, uint8_t *counts, Match *out,
     Py_ssize_t room, Py_ssize_t *done,
 ) noexcept nogil:
-    # Up to BLOCK keys, line by line of their chains, because mispredicted branches cost more than the work itself:
-    # first all home lines, then the next line of those keys whose chain goes on, and so forth.
-    # `known` hashes can be fetched ahead of their turn. Stops before a key whose entries might not fit.
+    # Stops before a key whose entries might not fit.
     cdef Match found[BLOCK]
-    cdef uint64_t cursors[BLOCK + 1]
-    cdef uint16_t open[BLOCK + 1]
-    cdef uint64_t lo, line, next, step
-    cdef Py_ssize_t position, used = 0, at, opened = 0, left
-    cdef unsigned int more
+    cdef Py_ssize_t position, used = 0
     cdef int count
-    for position in range(n):
-        if position + AHEAD < known:
-            probe_prefetch(&view.lines[probe_scale(hashes[2 * (position + AHEAD)], view.line_count)])
-        lo = hashes[2 * position]
-        line = probe_scale(lo, view.line_count)
-        next = _next(view, line, lo & 3)
-        counts[position] = 0
-        more = _step(view, line, _tag(hashes[2 * position + 1]), lo & 3, &found[position], &counts[position])
-        probe_prefetch(&view.lines[next if more else line])
-        open[opened] = <uint16_t>position
-        cursors[opened] = next
-        opened += more
-    for step in range(view.line_count):
-        left = 0
-        for at in range(opened):
-            position = open[at]
-            line = cursors[at]
-            lo = hashes[2 * position]
-            next = _next(view, line, lo & 3)
-            more = _step(view, line, _tag(hashes[2 * position + 1]), lo & 3, &found[position], &counts[position])
-            probe_prefetch(&view.lines[next if more else line])
-            open[left] = <uint16_t>position
-            cursors[left] = next
-            left += more
-        opened = left
-        if opened == 0:
-            break
+    if view.form == layout.FORM_ATOMIC16:
+        _walk_block(view, hashes, n, known, counts, found, False)
+    else:
+        _walk_block(view, hashes, n, known, counts, found, True)
     for position in range(n):
         if room - used < ROOM:
             done[0] = position

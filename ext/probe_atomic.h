@@ -8,6 +8,7 @@
 
 #include <sched.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__x86_64__)
 #include <emmintrin.h>
@@ -60,6 +61,22 @@ static inline uint64_t probe_scale(uint64_t hash, uint64_t lines) {
 static inline void probe_prefetch(const void *address) { __builtin_prefetch(address, 0, 3); }
 static inline void probe_prefetch_write(const void *address) { __builtin_prefetch(address, 1, 3); }
 static inline int probe_first_bit(unsigned mask) { return __builtin_ctz(mask); }
+
+/* A slot's words as a match: the days and the person change places, which is one rotation on little-endian machines. */
+static inline void probe_match(shikaku_match *match, uint64_t w0, uint64_t w1) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint64_t person_days = w1 << 32 | w1 >> 32;
+    uint32_t aux = (uint32_t)(w0 & SHIKAKU_AUX_MASK);
+    memcpy(match, &person_days, 8);
+    memcpy((char *)match + 8, &aux, 4);
+#else
+    match->person = (uint32_t)(w1 >> 32);
+    match->gained = (uint16_t)w1;
+    match->lost = (uint16_t)(w1 >> 16);
+    match->aux = (uint16_t)(w0 & SHIKAKU_AUX_MASK);
+    match->reserved = 0;
+#endif
+}
 
 /* Which of a line's four slots hold this tag, as a mask; `tag` has its 48 bits in place and the low 16 zero. */
 static inline unsigned probe_tag_mask(const shikaku_line *line, uint64_t tag) {
