@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -16,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from engine.config import Config
+from loadtest import population
+from loadtest.population.insurers import insurers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -186,6 +191,36 @@ def ask_once(port: int, method: str, path: str, value: object = None) -> tuple[i
         return caller.ask(method, path, value)
     finally:
         caller.close()
+
+
+def make_store(folder: Path) -> Config:
+    """A store in `folder` with the personas and their insurers, made without a server."""
+    from api.cli import init
+    from api.cli.import_feeds import format_of
+    from api.cli.insurers import register_file
+    from api.cli.people import today_in_japan
+    from api.cli.registrar import Feed, registrar
+
+    config = Config(data_dir=folder / "data", key_file=folder / "master.key")
+    init.create(config)
+    personas = population.write_personas(folder, today_in_japan())
+    with open(personas, encoding="utf-8", newline="") as file:
+        numbers = {row["insurer_number"].zfill(8) for row in csv.DictReader(file)}
+    population.write_insurers(folder / "insurers.ndjson", [each for each in insurers() if each.number in numbers])
+    register_file(config, folder / "insurers.ndjson")
+    with registrar(config) as way:
+        way.import_feed(Feed(path=personas, format=format_of(personas), encoding="utf-8"), lambda done, total: None)
+    return config
+
+
+@contextmanager
+def serving(config: Config, *options: str, workers: int = 2, port: int | None = None) -> Iterator[Running]:
+    """A real server on a store, ready."""
+    port = port or free_ports()
+    command = [sys.executable, "-m", "api.cli.main", "serve", "--port", str(port), "--workers", str(workers)]
+    command += ["--data", str(config.data_dir), "--key", str(config.key_file), *options]
+    with running(command, config.data_dir, port, workers) as server:
+        yield server
 
 
 def remove_index(data_dir: Path, key_file: Path) -> None:
