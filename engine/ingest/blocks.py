@@ -210,11 +210,17 @@ def _link(column: Column, texts: Cells, flagged: set[int]) -> Values:
 
 
 def _identifier(column: Column, texts: Cells, flagged: set[int]) -> Values:
-    """Canonical forms; only printable ASCII has the fast path. The texts as registered are kept apart."""
+    """Canonical forms, printable ASCII by the fast path. The texts as registered are kept apart."""
     is_number = column.name == "number"
-    folded = list(map(canon.fold_number if is_number else canon.fold, texts))
+    folded: Values = list(map(canon.fold_number if is_number else canon.fold, texts))
     if None in folded:
-        flagged.update(position for position, key in enumerate(folded) if key is None)
+        # Kanji, kana and full-width digits are as usual in symbols as ASCII: no reason to check the row one by one.
+        for position, key in enumerate(folded):
+            if key is None:
+                try:
+                    folded[position] = cells.read(column, texts[position])[1]
+                except Fault:
+                    flagged.add(position)
     if is_number and not NOTHING_LEFT.isdisjoint(folded):
         flagged.update(position for position, key in enumerate(folded) if key in NOTHING_LEFT)
     if _flag_long(column, texts, flagged) >= identifiers.MY_NUMBER_DIGITS:

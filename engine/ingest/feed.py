@@ -35,6 +35,7 @@ FeedEncoding = Literal["utf-8", "cp932"]
 BLOCK_BYTES: Final = 256 * 1024
 """What is read at once: about a thousand rows, whose columns stay in the processor's cache."""
 ROWS_PER_BLOCK_MAX: Final = 2_000
+assert ROWS_PER_BLOCK_MAX <= limits.FEED_ROWS_PER_CHUNK
 _BOM: Final = b"\xef\xbb\xbf"
 _NAME_LIKE: Final = re.compile("[a-z][a-z_]{0,39}")
 _ENDS_EARLY: Final = ("unexpected end of data", "incomplete multibyte sequence")
@@ -124,7 +125,7 @@ def _gather(blocks: Iterator[Block], ahead: list[Block], checker: BlockChecker, 
     chunk = Chunk([], [], 0)
     for block in chain(tuple(ahead), blocks):
         ahead.clear()
-        if chunk.seen + len(block.numbers) > limits.FEED_ROWS_PER_CHUNK:
+        if chunk.seen and chunk.seen + len(block.numbers) > limits.FEED_ROWS_PER_CHUNK:
             ahead.append(block)
             break
         rows, errors, warning_count = checker.check(block)
@@ -179,7 +180,7 @@ class LineBlocks:
             if len(rest) > limits.FEED_LINE_BYTES_MAX and self.failure is None:
                 self._fail_long()
         if rest and self.failure is None:
-            self.unterminated = rest != b"\r"
+            self.unterminated = bool(rest.strip(b"\r"))
             yield from self._decoded(rest)
 
     def _measured(self, data: bytes) -> bytes:
@@ -370,9 +371,10 @@ class NdjsonReader:
     def blocks(self) -> Iterator[Block]:
         """All objects; raises what ends a feed early."""
         for text in self.source:
-            lines = [line for line in text.split("\n") if line.strip(_BLANKS)]
-            objects = list(map(_decoded_line, lines))
-            if self.source.unterminated and objects[-1] is _NOT_JSON:
+            lines = text.split("\n")
+            is_open = self.source.unterminated and bool(lines[-1].strip(_BLANKS))
+            objects = [_decoded_line(line) for line in lines if line.strip(_BLANKS)]
+            if is_open and objects[-1] is _NOT_JSON:
                 raise failed_at(FeedTruncatedError, "the file ends within a line", self.count + len(objects))
             yield from _object_blocks(objects, self.count + 1)
             self.count += len(objects)
