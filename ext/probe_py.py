@@ -6,8 +6,10 @@ time: Python cannot promise in which order its stores reach another one.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -114,6 +116,7 @@ class Table:
         self._hidden = 0 if provisional else _PROVISIONAL
         self.writable = bool(writable)
         self._follow = follow
+        self._lock = threading.Lock()
 
     def release(self) -> None:
         if self._words is not None:
@@ -343,7 +346,19 @@ class Table:
     def _writable(self) -> memoryview:
         if not self.writable:
             raise ValueError("the table is read-only")
+        if self._lock.locked():
+            raise RuntimeError("another thread is writing to this table")
         return self._live()
+
+    @contextmanager
+    def _writing(self) -> Iterator[memoryview]:
+        words = self._writable()
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("another thread is writing to this table")
+        try:
+            yield words
+        finally:
+            self._lock.release()
 
     def _chain(self, lo: int) -> Iterator[int]:
         """The lines to look at for a key: on from its home line while the overflow bit of its class is set."""
@@ -467,8 +482,9 @@ class Table:
             if rest >> 32 & 3:
                 raise ValueError("the two low bits of aux belong to the table")
         applied = 0
-        for row, (person, (lo, hi, rest)) in enumerate(zip(persons.tolist(), rows, strict=True)):
-            applied += step(lo, hi, rest >> 32 & _AUX_MASK, person << 32 | rest & 0xFFFFFFFF, row)
+        with self._writing() if writing else nullcontext():
+            for row, (person, (lo, hi, rest)) in enumerate(zip(persons.tolist(), rows, strict=True)):
+                applied += step(lo, hi, rest >> 32 & _AUX_MASK, person << 32 | rest & 0xFFFFFFFF, row)
         return applied
 
 
