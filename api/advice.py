@@ -102,10 +102,10 @@ REASONS: Final[dict[Reason, Advice]] = {
         " by the symbol and number on the patient's document.",
     ),
     Reason.NO_QUALIFICATION: Advice(
-        "この方について、現在登録されている資格がありません（未登録、または登録の取消）。加入手続き中でないかお尋ねください。"
-        "手続きから登録まで、10日ほどかかることがあります。" + _PAY_IN_FULL.ja,
-        "No insurer has cover on record for this person (none registered, or withdrawn). Ask whether an enrolment is under way; it can take"
-        " about 10 days. " + _PAY_IN_FULL.en,
+        "この方について、現在登録されている資格がありません（未登録、または登録の取消）。"
+        "加入手続き中でないかお尋ねください。手続きから登録まで、10日ほどかかることがあります。" + _PAY_IN_FULL.ja,
+        "No insurer has cover on record for this person (none registered, or withdrawn). Ask whether an enrolment is"
+        " under way; it can take about 10 days. " + _PAY_IN_FULL.en,
     ),
     Reason.SEVERAL_PEOPLE: Advice(
         "同じ記号・番号・生年月日の方が複数いらっしゃいます（双子のごきょうだいなど）。枝番（2桁）を入力して、"
