@@ -289,6 +289,12 @@ def test_qualifications_alike_in_slots_are_asked_of_the_record(world: World) -> 
     assert world.verifier.verdict(by_certificate()).notes == (Note.OVERLAP,)
 
 
+def test_saturated_days_keep_their_order(world: World) -> None:
+    """Both spells lie before 1920, so that a slot has day 0 for both; only the record knows which one ended last."""
+    world.replace({1: person(qualification(-10_000, -9_000, loss="99"), qualification(-100, -50, loss="01"))})
+    assert world.verifier.verdict(by_card()).reason is world.verifier.check(by_card()).reason is Reason.DECEASED
+
+
 @pytest.mark.parametrize("as_of", [days.AS_OF_MIN - 1, days.AS_OF_MAX + 1, -5, 80_000])
 def test_days_outside_the_slots_range_are_asked_of_the_record(world: World, as_of: int) -> None:
     world.replace({1: person(qualification(-10, 90_000))})
