@@ -30,6 +30,9 @@ _DESK: Final = web.AppKey("desk", Desk)
 _HOT: Final = web.AppKey("hot", object)
 """The handler of checks, for connections that find it without the router."""
 
+LINGERING_SECONDS: Final = 2.0
+"""How long the rest of a body that nobody wants is still read, so that the client sees its answer."""
+
 Route = tuple[str, str, Handler]
 
 
@@ -140,6 +143,7 @@ class Runner(web.AppRunner):
             "logger": _QUIET,
             "auto_decompress": False,
             "keepalive_timeout": 75.0,
+            "lingering_time": LINGERING_SECONDS,
             **settings,
         }
         super().__init__(app, **settings)
