@@ -17,7 +17,7 @@ from engine.keys import Keys
 from engine.records import Certificate, Person, Qualification, State
 
 FAULTS: Final = {
-    "feed.conflict": "link code and certificate are known, but belong to different people",
+    "feed.conflict": "link code, certificate and birth date are not those of one person",
     "feed.duplicate": "this qualification is registered already, with the same gained day",
     "feed.already_held": "this person holds this qualification for some of these days already",
     "feed.target_unknown": "no such qualification is registered",
@@ -97,6 +97,7 @@ def _register(fresh: Person, view: View, keys: Keys) -> tuple[int | None, Person
     if owner is None:
         return None, fresh
     number, known = owner
+    _check_birth(fresh, known)
     _check_spell(asked, known.qualifications)
     return number, _updated(known, fresh, (*known.qualifications, asked))
 
@@ -124,6 +125,17 @@ def _with_certificate(certificate: Certificate, view: View, keys: Keys) -> Known
         if any(_same_certificate(certificate, other) for other in known[1].certificates):
             return known
     return None
+
+
+def _check_birth(fresh: Person, known: Person) -> None:
+    """A link code or certificate with another birth date is somebody else's: joining them would mix two people.
+
+    A wrong birth date is corrected by cancelling all that was registered with it and registering anew.
+    """
+    if fresh.birth_date == known.birth_date:
+        return
+    if any(held.state is not State.CANCELLED for held in known.qualifications):
+        raise RefusedRow("birth_date", "feed.conflict", "another birth date than the person has")
 
 
 def _check_room(fresh: Person, asked: Qualification, view: View, keys: Keys) -> None:

@@ -306,6 +306,10 @@ class _FeedHeader(msgspec.Struct):
         )
 
 
+class _Entangled(Exception):
+    """Rows taken for independent may not be: somebody of this chunk got another birth date, so other card hashes."""
+
+
 class _Progress:
     """Two passes shown as one."""
 
@@ -389,6 +393,12 @@ class _Import:
     def _apply(self, staged: Staged) -> None:
         """One chunk, one transaction: rows that touch nobody known all at once, then the others in their order."""
         apart = bulk.independent(staged.rows, self._index)
+        try:
+            self._apply_parted(staged, apart)
+        except _Entangled:
+            self._apply_parted(staged, np.zeros_like(apart))
+
+    def _apply_parted(self, staged: Staged, apart: np.ndarray) -> None:
         rows = staged.rows[apart]
         people = [staged.people[at] for at in np.flatnonzero(apart)]
         first_seq, first_person = self._seq + 1, self._next_person
@@ -405,31 +415,42 @@ class _Import:
             )
             txn.put_versions(records, append=True)
             workspace = Workspace(self._keys, self._index, txn.newest, first_person + len(rows))
-            self._apply_others(workspace, staged, ~apart)
+            counts, refused = self._apply_others(workspace, staged, ~apart)
+            if workspace.birth_moved and len(rows):
+                raise _Entangled
             others = first_seq + len(rows)
             txn.put_versions(workspace.records(others, self._header.received_at_ms), append=False)
             numbers = [change.number for change in workspace.changes]
             txn.put_changes(first_seq, [*range(first_person, first_person + len(rows)), *numbers])
+        self._counts = {op: count + counts[op] for op, count in self._counts.items()}
         self._counts[Op.NEW] += len(rows)
+        self._report.add_errors(refused)
         self._seq = others + len(numbers) - 1
         self._next_person = workspace.next_person
-        # Later chunks find people of this one by these; readers do not see them.
-        self._index.add_provisional(persons, entries)
-        self._index.add_provisional(*workspace.entries_found_by())
+        self._remember(persons, entries, workspace)
         self._spool.note_added(persons, entries)
         self._spool.note_changed(others, np.array(numbers, np.uint32))
 
-    def _apply_others(self, workspace: Workspace, staged: Staged, others: np.ndarray) -> None:
-        refused = []
-        for at in np.flatnonzero(others):
+    def _apply_others(
+        self, workspace: Workspace, staged: Staged, others: np.ndarray
+    ) -> tuple[dict[Op, int], list[RowError]]:
+        counts, refused = dict.fromkeys(Op, 0), []
+        for at in np.flatnonzero(others).tolist():
             head = staged.rows[at]
             row = Row(row=int(head["row"]), op=bulk.OPS[head["op"]], person=_decode_person(staged.people[at]))
             try:
                 workspace.put(*apply_row(row, workspace, self._keys))
-                self._counts[row.op] += 1
+                counts[row.op] += 1
             except RefusedRow as refusal:
                 refused.append(refusal.error(row.row))
-        self._report.add_errors(refused)
+        return counts, refused
+
+    def _remember(self, persons: np.ndarray, entries: np.ndarray, workspace: Workspace) -> None:
+        """Let later chunks find the people of this one. Readers do not see these entries."""
+        found_by = workspace.entries_found_by()
+        self._index.reserve(len(persons) + len(found_by[0]), lambda: self._store.entries(self._before))
+        self._index.add_provisional(persons, entries)
+        self._index.add_provisional(*found_by)
 
     def _commit(self) -> tuple[Feed, dict[str, Insurer]]:
         store, header = self._store, self._header

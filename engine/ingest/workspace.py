@@ -57,6 +57,8 @@ class Workspace:
     def __init__(self, keys: Keys, index: Finder, newest: Callable[[int], Version | None], next_person: int) -> None:
         self.next_person = next_person
         self.changes: list[Change] = []
+        self.birth_moved = False
+        """Whether somebody got another birth date, and with it other card hashes than the row itself shows."""
         self._keys = keys
         self._index = index
         self._newest = newest
@@ -84,12 +86,14 @@ class Workspace:
             number = next_person
             self.next_person = next_person + 1
             self._before[number] = self._entries[number] = b""
+        known = self._people.get(number)
+        self.birth_moved |= known is not None and known.birth_date != person.birth_date
         entries = entries_of(self._keys, number, person)
         added = []
         for digest in hashes_of(entries) - hashes_of(self._entries[number]):
             self._by_hash.setdefault(digest, []).append(number)
             added.append(digest)
-        self._undo.append(_Undo(number, self._people.get(number), self._entries[number], added, next_person))
+        self._undo.append(_Undo(number, known, self._entries[number], added, next_person))
         self._people[number], self._entries[number] = person, entries
         self._touched[number] = self._touched.get(number, 0) + 1
         self.changes.append(Change(number, person, entries))

@@ -87,6 +87,8 @@ class Model:
             self.people.append([fresh])
             return
         held = versions[-1].qualifications
+        if fresh.birth_date != versions[-1].birth_date and any(q.state is not State.CANCELLED for q in held):
+            raise _Refusal("feed.conflict")
         _free(asked, held)
         versions.append(_joined(versions[-1], fresh, (*held, asked)))
 

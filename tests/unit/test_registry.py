@@ -90,6 +90,15 @@ def test_link_code_and_certificate_of_different_people_are_a_conflict(registry: 
     assert refused(registry, row(3, link="L", serial="A1")) == ["feed.conflict"]
 
 
+def test_another_birth_date_is_a_conflict_until_everything_is_cancelled(registry: Registry) -> None:
+    applied(registry, call(row(1, link="L", serial="A1")))
+    for known in ({"link": "L"}, {"serial": "A1"}):
+        assert refused(registry, row(2, born=29_001, **known)) == ["feed.conflict"]  # type: ignore[arg-type]
+    applied(registry, call(row(1, Op.CANCEL)), call(row(1, born=29_001, link="L")))
+    (person,) = people(registry)
+    assert (person.birth_date, len(person.qualifications)) == (29_001, 2)
+
+
 def test_a_person_has_one_link_code(registry: Registry) -> None:
     applied(registry, call(row(1, link="L", serial="A1")))
     assert refused(registry, row(2, link="M", serial="A1")) == ["feed.conflict"]
@@ -508,6 +517,19 @@ def test_a_person_met_again_in_a_later_chunk_is_the_same(
     assert (receipt.new, receipt.lost) == (40, 20)
     assert [[q.lost_on is None for q in person.qualifications] for person in people(registry)] == [[True, False]] * 20
     # entries that only the middle of the feed had are gone: fsck counts
+    registries.assert_sound(config)
+
+
+def test_a_corrected_birth_date_is_seen_by_the_other_rows_of_its_chunk(
+    config: Config, registry: Registry, tmp_path: Path
+) -> None:
+    """The bulk path took row 4 for a stranger's: nothing in row 3 showed that it moves the person to row 4's card."""
+    lines = [csv_line(1, link="L"), csv_line(2, link="L"), csv_line(1, "cancel"), csv_line(2, "cancel")]
+    registry.import_feed(write_csv(tmp_path / "one.csv", lines), insurer=INSURERS[0])
+    lines = [csv_line(3, birth="1990-01-03", link="L"), csv_line(1, birth="1990-01-03")]
+    registry.import_feed(write_csv(tmp_path / "two.csv", lines), insurer=INSURERS[0])
+    (person,) = people(registry)
+    assert [q.number for q in person.qualifications] == ["1", "2", "3", "1"]
     registries.assert_sound(config)
 
 
