@@ -85,7 +85,7 @@ def test_records_decide_as_the_oracle(people: Population, today: int) -> None:
 
 
 @pytest.mark.long
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(populations.populations(), populations.todays)
 def test_a_million_decisions_are_the_oracles(people: Population, today: int) -> None:
     check_records(people, today)

@@ -59,7 +59,7 @@ def test_answers_are_the_oracles(world: World, people: Population, today: int) -
 
 
 @pytest.mark.long
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(populations.populations(), populations.todays)
 def test_a_million_answers_are_the_oracles(world: World, people: Population, today: int) -> None:
     check_everything(world, people, today)
