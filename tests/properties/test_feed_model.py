@@ -87,7 +87,7 @@ BLOCK_SIZES = st.tuples(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(data=st.data(), encoding=ENCODINGS, rules=RULES, size=BLOCK_SIZES)
 def test_csv_gives_what_the_oracle_gives(data: st.DataObject, encoding: str, rules: dict, size: tuple) -> None:
     file = data.draw(feeds.csv_files(encoding))
@@ -98,7 +98,7 @@ def test_csv_gives_what_the_oracle_gives(data: st.DataObject, encoding: str, rul
     assert found == expected(model.read_csv, file, encoding, rules)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data(), encoding=ENCODINGS, rules=RULES, size=BLOCK_SIZES)
 def test_ndjson_gives_what_the_oracle_gives(data: st.DataObject, encoding: str, rules: dict, size: tuple) -> None:
     values = data.draw(st.lists(feeds.operations(), max_size=8))
@@ -111,7 +111,7 @@ def test_ndjson_gives_what_the_oracle_gives(data: st.DataObject, encoding: str, 
     assert found == expected(model.read_ndjson, file, encoding, rules)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(values=st.lists(feeds.operations(), max_size=12), rules=RULES, few=st.sampled_from((0, 6, 100)))
 def test_operations_give_what_the_oracle_gives(values: list[Any], rules: dict, few: int) -> None:
     rows: list[Any] = []
