@@ -97,11 +97,15 @@ def _stage_others(keys: Keys, rows: list[Row], staged: np.ndarray) -> None:
 
 
 def keys_needed(staged: np.ndarray, index: Counts) -> int:
-    """How many entries the index will need room for, at most but for a rest that its slack holds."""
-    hashes, _ = _hashes(staged)
-    unknown = int(np.count_nonzero(np.asarray(index.find_many(hashes)[0]) == 0))
-    again = int(np.count_nonzero((staged["op"] == _NEW) & ~staged["plain"]))
-    return unknown + 3 * again + len(staged) // 8
+    """How many entries the index will need room for: roughly, so that it grows once and not by and by.
+
+    New keys, and for rows about people known already new entries beside the old ones.
+    """
+    hashes, owners = _hashes(staged)
+    known = np.asarray(index.find_many(hashes)[0]) > 0
+    again = ~staged["plain"]
+    again[owners[known]] = True
+    return int(np.count_nonzero(~known)) + 3 * int(np.count_nonzero(again))
 
 
 # --- second pass ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from engine.errors import IndexSpaceError
 from engine.index import IndexWriter
 from engine.ingest.spool import Spool
 from engine.ingest.workspace import as_arrays, split
@@ -95,8 +96,8 @@ def _publish(
     removals: list[Pairs] = []
     try:
         index.publish(upto, added=batches(removals), removed=iter(removals), insurers_changed=True)
-    except probe.CrowdedError:
-        # Old and new entries did not fit under one key together. The new ones alone do: registration sees to that.
+    except (probe.CrowdedError, IndexSpaceError):
+        # Old and new entries did not fit side by side, in the table or under one key. The new ones alone do.
         index.rebuild(lambda: store.entries(upto), seq=upto, keys=index.count)
         index.publish(upto, added=NOTHING, removed=NOTHING, insurers_changed=True)
 

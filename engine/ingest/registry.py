@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from engine import recovery
 from engine.clock import Clock
 from engine.config import Config
+from engine.entries import ENTRY_BYTES
 from engine.errors import (
     FeedNumberError,
     FeedRowsError,
@@ -343,18 +344,20 @@ class _Import:
         self._before = self._seq = self._store.committed_seq
         self._next_person = self._store.next_person
         self._entries_max = 0
+        self._changed_entries = 0
 
     def run(self, chunks: Iterator[Chunk]) -> FeedReceipt:
         self._stage(chunks)
         self._refuse_errors()
-        self._index.reserve(self._entries_max, lambda: self._store.entries(self._before))
         try:
+            self._reserve(self._entries_max)
             done = 0
             for staged in self._spool.staged():
                 self._apply(staged)
                 done += len(staged.rows)
                 self._progress.applying(done, self._report.rows)
             self._refuse_errors()
+            self._reserve(self._changed_entries)
             if self._dry_run:
                 self._registry._clean_up()
                 return self._dry_receipt()
@@ -427,6 +430,8 @@ class _Import:
         self._report.add_errors(refused)
         self._seq = others + len(numbers) - 1
         self._next_person = workspace.next_person
+        # When the feed is published, these stand beside the entries that they replace.
+        self._changed_entries += sum(len(change.entries) for change in workspace.changes) // ENTRY_BYTES
         self._remember(persons, entries, workspace)
         self._spool.note_added(persons, entries)
         self._spool.note_changed(others, np.array(numbers, np.uint32))
@@ -448,9 +453,13 @@ class _Import:
     def _remember(self, persons: np.ndarray, entries: np.ndarray, workspace: Workspace) -> None:
         """Let later chunks find the people of this one. Readers do not see these entries."""
         found_by = workspace.entries_found_by()
-        self._index.reserve(len(persons) + len(found_by[0]), lambda: self._store.entries(self._before))
+        self._reserve(len(persons) + len(found_by[0]))
         self._index.add_provisional(persons, entries)
         self._index.add_provisional(*found_by)
+
+    def _reserve(self, entries: int) -> None:
+        """Make room in the index while it can still be refused."""
+        self._index.reserve(entries, lambda: self._store.entries(self._before))
 
     def _commit(self) -> tuple[Feed, dict[str, Insurer]]:
         store, header = self._store, self._header
