@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine import fsck, keys, store
+from engine import days, fsck, keys, store
 from engine.config import Config
 from engine.entries import entries_of
 from engine.ingest.registry import DeltaCall, FeedReceipt, Registry
@@ -18,7 +18,7 @@ from engine.ingest.workspace import as_arrays
 from engine.keys import Keys
 from engine.records import Certificate, Insurer, Person, Qualification, Sex, State
 
-__all__ = ["as_arrays", "entries_of", "fsck", "store"]
+__all__ = ["as_arrays", "days", "entries_of", "fsck", "store"]
 
 INSURERS = ("01130012", "33120015", "39131156")
 BORN = 29_000
