@@ -65,7 +65,7 @@ test: setup-test  ## run the tests (TESTS=folder or file)
 test-all: setup-test  ## run all tests, those that take minutes too
 	@$(PY) -m pytest -q $(TESTS)
 
-bench: setup-test  ## run the benchmarks (SIZE=small|standard|large)
+bench: setup-test  ## run the benchmarks (SIZE=smoke|standard|large)
 	@$(PY) -m pytest -q benchmarks --size $(SIZE)
 
 check: setup-test  ## format, lint and types

@@ -36,6 +36,8 @@ YOUNG_NS: Final = 2_000_000_000
 """A process that dies younger than this died quickly: the next one is started later and later."""
 BACKOFF_FIRST_NS: Final = 50_000_000
 BACKOFF_MAX_NS: Final = 5_000_000_000
+QUICK_DEATHS_READY_MAX: Final = 4
+"""Beyond this, quick deaths of a process that had become ready do not count: it served, and so will the next."""
 CORRUPT_DEATHS_MAX: Final = 3
 """Quick deaths in a row by corruption after which nothing is served any more."""
 SNAPSHOT_SECONDS: Final = 60.0
@@ -236,12 +238,13 @@ class Supervisor:
         """Leave the post vacant: at once refilled after a long life, later and later after quick deaths."""
         now = clock.monotonic_ns()
         young = now - post.started_ns < YOUNG_NS
+        counted = min(post.quick_deaths + 1, QUICK_DEATHS_READY_MAX) if post.ready else post.quick_deaths + 1
         post.pid, post.ready = None, False
         self._close_ready_pipe(post)
         if self._stopping:
             return
         say("supervisor", f"{post.name} ended ({_describe(code)}), restarting it")
-        post.quick_deaths = post.quick_deaths + 1 if young else 0
+        post.quick_deaths = counted if young else 0
         post.corrupt_deaths = post.corrupt_deaths + 1 if young and code == Exit.CORRUPTION else 0
         backoff = BACKOFF_FIRST_NS << min(post.quick_deaths - 2, 10) if post.quick_deaths > 1 else 0
         post.vacant_until_ns = now + min(backoff, BACKOFF_MAX_NS)

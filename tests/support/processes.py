@@ -193,7 +193,7 @@ def ask_once(port: int, method: str, path: str, value: object = None) -> tuple[i
         caller.close()
 
 
-def make_store(folder: Path) -> Config:
+def make_store(folder: Path, **settings: Any) -> Config:
     """A store in `folder` with the personas and their insurers, made without a server."""
     from api.cli import init
     from api.cli.import_feeds import format_of
@@ -201,7 +201,7 @@ def make_store(folder: Path) -> Config:
     from api.cli.people import today_in_japan
     from api.cli.registrar import Feed, registrar
 
-    config = Config(data_dir=folder / "data", key_file=folder / "master.key")
+    config = Config(data_dir=folder / "data", key_file=folder / "master.key", **settings)
     init.create(config)
     personas = population.write_personas(folder, today_in_japan())
     with open(personas, encoding="utf-8", newline="") as file:

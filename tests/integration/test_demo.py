@@ -1,0 +1,121 @@
+"""Asks whether the demonstration works from nothing, again, and with a machine that lacks something."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.exits import Exit
+from tests.support.processes import ROOT, alive, ask_once, free_ports, remove_index, shikaku, until
+
+PEOPLE = 300
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    made = tmp_path_factory.mktemp("demo")
+    yield made
+    remove_index(made / "data", made / "master.key")
+
+
+def demo(folder: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    return shikaku("demo", "--folder", folder, "--port", free_ports(), "--workers", 2, "--once", *more)
+
+
+def test_once_from_nothing_then_again_then_with_other_people(folder: Path) -> None:
+    first = demo(folder, "--people", PEOPLE)
+    assert first.returncode == Exit.OK, first.stderr
+    assert "making a sample population of 300 people" in first.stdout
+    assert re.search(r"all \d\d personas got the expected verdict", first.stdout)
+    assert "WRONG" not in first.stdout
+    second = demo(folder, "--people", PEOPLE)
+    assert second.returncode == Exit.OK and "using the sample population" in second.stdout
+    third = demo(folder, "--people", PEOPLE + 1)
+    assert third.returncode == Exit.OK and "the former one has 300 people" in third.stdout
+
+
+def test_the_printed_commands_give_the_printed_answers_until_ctrl_c(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    command = [sys.executable, "-m", "api.cli.main", "demo", "--folder", str(folder), "--people", str(PEOPLE)]
+    with open(output, "wb") as file:
+        process = subprocess.Popen([*command, "--port", str(free_ports())], cwd=ROOT, stdout=file, stderr=file)
+    try:
+        until(lambda: "serving until Ctrl-C" in output.read_text("utf-8") or process.poll() is not None, "the demo")
+        said = output.read_text("utf-8").splitlines()
+        commands = [at for at, line in enumerate(said) if line.startswith("curl ")]
+        assert len(commands) == 3
+        for at in commands:
+            words = shlex.split(said[at])
+            address = next(word for word in words if word.startswith("http://"))
+            port, path = re.fullmatch(r"http://127\.0\.0\.1:(\d+)(/.*)", address).groups()  # type: ignore[union-attr]
+            answer = ask_once(int(port), "POST", path, words[words.index("-d") + 1].encode())[2]
+            assert answer == json.loads(said[at + 1])
+        pids = json.loads((folder / "data" / "server.json").read_bytes())["worker_pids"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == Exit.OK
+        assert not any(alive(pid) for pid in pids)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_used_port_is_one_clear_line(folder: Path) -> None:
+    with socket.socket() as holder:
+        port = free_ports()
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        ended = shikaku("demo", "--folder", folder, "--people", PEOPLE, "--port", port, "--once")
+    assert ended.returncode == Exit.PORT
+    assert f"port {port} on 127.0.0.1 is in use" in ended.stderr and ended.stderr.count("\n") == 1
+
+
+# --- what must be there beforehand ----------------------------------------------------------------------------------
+
+
+def check_tools(tmp_path: Path, tools: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`make check-tools` on a machine that has these tools only."""
+    for name in ("make", "sh", *tools):
+        found = shutil.which(name)
+        assert found, name
+        (tmp_path / name).symlink_to(sys.executable if name == "python3" else found)
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "CC"))}
+    return subprocess.run(
+        [shutil.which("make") or "make", "--no-print-directory", "check-tools", *arguments],
+        cwd=ROOT,
+        env=environment | {"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_with_python_and_a_compiler_nothing_is_missing(tmp_path: Path) -> None:
+    ended = check_tools(tmp_path, ["python3", "cc"])
+    assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("tools", "arguments", "line"),
+    [
+        (["python3"], [], "shikaku: needs a C compiler: install gcc, or set CC=..."),
+        (["cc"], [], "shikaku: needs Python 3.11 or newer: install python3, or set PYTHON=..."),
+        (["python3", "cc"], ["CC=absent-cc"], "shikaku: needs a C compiler: install gcc, or set CC=..."),
+    ],
+    ids=["no-compiler", "no-python", "wrong-compiler"],
+)
+def test_a_missing_tool_is_one_clear_line(tmp_path: Path, tools: list[str], arguments: list[str], line: str) -> None:
+    ended = check_tools(tmp_path, tools, *arguments)
+    assert ended.returncode != 0
+    assert ended.stdout.splitlines() == [line]
