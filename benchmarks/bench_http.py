@@ -1,7 +1,8 @@
-"""Owns the measurement of the HTTP check: CPU time a request, beside a bare aiohttp handler that returns the same bytes.
+"""Owns the measurement of the HTTP check: CPU time a request, beside a bare aiohttp handler with the same bytes.
 
-One server process (uvloop) has both; a client on bare sockets with keep-alive alternates between them, so that noise hits
-both alike. What is compared is the server's CPU time, read from the kernel: on two cores the client runs beside it.
+One server process (uvloop) has both; a client on bare sockets with keep-alive alternates between them, so that noise
+hits both alike. What is compared is the server's CPU time, read from the kernel: on two cores the client runs beside
+it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from engine import entries, errors, keys, store
 from engine.clock import Clock
 from engine.config import Config
 from engine.index import IndexReader
-from engine.ingest.registry import Registry
+from engine.ingest.registry import DeltaCall, Registry
 from engine.ingest.rows import Report, RowError
 from engine.recovery import index_directory
 from engine.store import StoreReader
@@ -140,7 +140,7 @@ def write_data(folder: Path) -> bytes:
     return b"".join(registration.receipt(done) + b"\n" for done in (imported, called))
 
 
-def operations() -> registration.DeltaCall:
+def operations() -> DeltaCall:
     """The call of operations_v1.json."""
     body = (HERE / "operations_v1.json").read_bytes()
     return registration.delta(body, "01130012", policy="error", exempt=lambda number: False)

@@ -25,8 +25,9 @@ from engine.config import Config
 from engine.errors import RecordCorruptError
 from engine.index import IndexReader
 from engine.ingest import feed
-from engine.ingest.registry import Registry
+from engine.ingest.registry import FeedReceipt, Registry
 from engine.ingest.rows import Row
+from engine.records import Verdict
 from engine.store import StoreReader
 from ext import probe
 from tests.golden import cast, generate
@@ -209,7 +210,7 @@ def test_what_came_before_is_recognised(config: Config) -> None:
     finally:
         registry.close()
     for then, now in zip(lines("receipts_v1.ndjson"), (imported, called), strict=True):
-        assert isinstance(now, registration.FeedReceipt)
+        assert isinstance(now, FeedReceipt)
         assert json.loads(registration.receipt(now)) == json.loads(then) | {"replayed": True}
 
 
@@ -241,7 +242,7 @@ def test_answers_say_what_the_cast_expects(line: bytes) -> None:
 
 
 def test_every_verdict_has_an_answer() -> None:
-    assert {verdict for _, verdict, _ in cast.INQUIRIES.values()} == set(cast.Verdict)
+    assert {verdict for _, verdict, _ in cast.INQUIRIES.values()} == set(Verdict)
     assert {json.loads(line)["case"] for line in lines("answers_v1.ndjson")} == set(cast.INQUIRIES)
 
 
