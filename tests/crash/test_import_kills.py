@@ -62,6 +62,7 @@ def assert_whole(config: Config, acknowledged: set[str]) -> None:
     finally:
         registry.index.close()
         registry.store.close()
+    registries.assert_sound(config)
 
 
 def kill_often(folder: Path, kills: int, seed: int) -> None:

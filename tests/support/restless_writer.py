@@ -44,7 +44,7 @@ class Restless:
         return [f"K{salt}N{number}" for number in range(self.fresh - count, self.fresh)]
 
     def feed(self) -> FeedReceipt:
-        new = self.new_numbers(self.random.choice([3, 50, 400]))
+        new = self.new_numbers(self.random.choice([3, 400, 400]))
         gone = self.taken(self.random.randrange(40))
         lines = [csv_line(number, link=f"L{number}", serial=number.replace("K", "a").replace("N", "b")) for number in new]
         again = [csv_line(f"{number}B", link=f"L{number}") for number in new[::7]]
@@ -73,7 +73,7 @@ class Restless:
     def run(self) -> None:
         say("ready")
         while True:
-            receipts = [self.feed()] if self.random.random() < 0.5 else self.calls()
+            receipts = [self.feed()] if self.random.random() < 0.7 else self.calls()
             for receipt in receipts:
                 say(f"ack {receipt.digest}")
             if self.random.random() < 0.05:
