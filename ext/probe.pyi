@@ -132,7 +132,8 @@ class Table:
         Args:
             hashes: uint64, shape (n, 2).
             counts: uint8, shape (n,); receives the number of entries of each key.
-            matches: MATCH_DTYPE; receives all entries, key after key: those of key i begin at counts[:i].sum().
+            matches: MATCH_DTYPE; receives all entries, key after key: those of key i begin at counts[:i].sum(). Rows
+                behind the last one hold nothing that means anything.
         Returns: (keys done, matches used). Fewer than n keys are done when fewer than MATCHES_MAX rows of
             `matches` are left; go on with hashes[done:] and new room. Does not look at `retired`.
         """
@@ -162,7 +163,10 @@ class Table:
     def replace(
         self, digest: bytes, person: int, gained: int, lost: int, aux: int, new_gained: int, new_lost: int, new_aux: int
     ) -> bool:
-        """Change days and aux of one entry in place; readers see the old or the new one. Returns: whether it was there."""
+        """Change days and aux of one entry in place; readers see the old or the new one.
+
+        Returns: whether it was there. If the new one is there already, the old one is removed.
+        """
 
     def insert_many(self, persons: NDArray[np.uint32], entries: Any, provisional: bool = False) -> int:
         """Insert entries (ENTRY_BYTES each, as engine/entries packs them), one person number for each.
@@ -173,9 +177,7 @@ class Table:
     def remove_many(self, persons: NDArray[np.uint32], entries: Any) -> int:
         """Remove entries. Returns: how many were there."""
 
-    def contains_many(
-        self, persons: NDArray[np.uint32], entries: Any, missing: NDArray[np.uint8] | None = None
-    ) -> int:
+    def contains_many(self, persons: NDArray[np.uint32], entries: Any, missing: NDArray[np.uint8] | None = None) -> int:
         """Count the entries that a find reaches; `missing` receives 1 for each that it does not."""
 
     def sweep(self) -> int:
