@@ -58,6 +58,8 @@ _SEQ = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
 _RECORD_HEAD = struct.Struct("<BBHQ")
 _RECORD_TAIL = struct.Struct("<I")
+_CHANGE_ROW = np.dtype([("seq", ">u8"), ("number", ">u4")])
+_KEY_ROW = np.dtype([("number", ">u4"), ("inverted", ">u8")])
 _HEAD_BYTES = _RECORD_HEAD.size
 _TAIL_BYTES = _RECORD_TAIL.size
 
@@ -108,6 +110,14 @@ class Version(NamedTuple):
 def version_key(number: int, seq: int) -> bytes:
     """Key in `versions`: the person's versions lie together, the newest first."""
     return _VERSION_KEY.pack(number, _MASK - seq)
+
+
+def version_keys(first_number: int, first_seq: int, count: int) -> list[bytes]:
+    """Keys of consecutive people with consecutive changes."""
+    rows = np.empty(count, _KEY_ROW)
+    rows["number"] = np.arange(first_number, first_number + count)
+    rows["inverted"] = np.uint64(_MASK) - np.arange(first_seq, first_seq + count, dtype=np.uint64)
+    return [key for (key,) in struct.iter_unpack("12s", rows.tobytes())]
 
 
 def split_key(key: bytes) -> tuple[int, int]:
@@ -350,15 +360,25 @@ class StoreReader:
             versions = list(_versions_of(txn.cursor(self._versions), number, committed))
         return [(v.seq, v.recorded_at_ms, v.person) for v in reversed(versions)]
 
-    def versions_since(self, number: int, newest: int, visible: int) -> list[Version]:
-        """A person's versions from `newest` down to and including the one that was current at `visible`."""
-        found = []
+    def entries_since(self, numbers: Iterable[int], newest: int, before: int) -> Iterator[tuple[int, list[bytes]]]:
+        """Packed entries of people's versions, from the one current at `newest` back to the one current at `before`.
+
+        Decodes nobody. People who had no version at `newest` are left out.
+        """
         with self._reading() as txn:
-            for version in _versions_of(txn.cursor(self._versions), number, newest):
-                found.append(version)
-                if version.seq <= visible:
-                    break
-        return found
+            cursor = txn.cursor(self._versions)
+            for number in numbers:
+                found = []
+                more = cursor.set_range(_VERSION_KEY.pack(number, _MASK - newest))
+                while more:
+                    holder, inverted = _VERSION_KEY.unpack(cursor.key())
+                    if holder != number:
+                        break
+                    value = cursor.value()
+                    found.append(value[_HEAD_BYTES : _HEAD_BYTES + ENTRY_BYTES * value[1]])
+                    more = _MASK - inverted > before and cursor.next()
+                if found:
+                    yield number, found
 
     def changed_numbers(self, after: int, upto: int, limit: int) -> list[tuple[int, int]]:
         """(seq, person number) of the changes with after < seq <= upto, at most `limit` of them, in order."""
@@ -580,11 +600,14 @@ class Transaction:
         if added != len(records):
             raise RecordCorruptError("a version exists already")
 
-    def put_changes(self, first_seq: int, numbers: Sequence[int]) -> None:
+    def put_changes(self, first_seq: int, numbers: np.ndarray) -> None:
         """Say which person each of the changes from `first_seq` on concerned."""
-        rows = [(_SEQ.pack(first_seq + at), _NUMBER.pack(number)) for at, number in enumerate(numbers)]
-        if rows:
-            self._txn.cursor(self._dbs["changes"]).putmulti(rows, overwrite=False, append=True)
+        rows = np.empty(len(numbers), _CHANGE_ROW)
+        rows["seq"] = np.arange(first_seq, first_seq + len(numbers), dtype=np.uint64)
+        rows["number"] = numbers
+        if len(numbers):
+            pairs = list(struct.iter_unpack("8s4s", rows.tobytes()))
+            self._txn.cursor(self._dbs["changes"]).putmulti(pairs, overwrite=False, append=True)
 
     def put_feed(self, feed: Feed) -> None:
         """Record a feed, and the digest and number by which a replay is recognised."""

@@ -22,8 +22,7 @@ from engine.records import State
 from ext import keyhash
 
 OPS: Final = tuple(Op)
-_OP_CODES: Final = {op: code for code, op in enumerate(OPS)}
-_NEW: Final = _OP_CODES[Op.NEW]
+_NEW: Final = OPS.index(Op.NEW)
 _NEVER_LOST: Final = 2**31 - 1
 
 
@@ -42,7 +41,7 @@ def stage_rows(keys: Keys, rows: list[Row]) -> Staged:
     staged = np.zeros(len(rows), ROW_DTYPE)
     people = [store.encode_person(row.person) for row in rows]
     staged["row"] = [row.row for row in rows]
-    staged["op"] = [_OP_CODES[row.op] for row in rows]
+    staged["op"] = [_NEW if row.op is Op.NEW else OPS.index(row.op) for row in rows]
     staged["person_bytes"] = [len(person) for person in people]
     _stage_cards(keys, rows, staged)
     _stage_others(keys, rows, staged)
@@ -56,18 +55,21 @@ _PENDING_OR_CANCELLED: Final = 0b11000
 
 def _stage_cards(keys: Keys, rows: list[Row], staged: np.ndarray) -> None:
     messages, gained, lost, aux = [], [], [], []
-    known_aux: dict[tuple[str, str, State], int] = {}
+    known_aux: dict[str, int] = {}
     for row in rows:
         person = row.person
         q = person.qualifications[0]
         messages.append(card_message(q.insurer_number, person.birth_date, q.symbol_key, q.number_key))
         gained.append(q.gained_on)
         lost.append(_NEVER_LOST if q.lost_on is None else q.lost_on)
-        kind = (q.branch, q.loss_reason, q.state)
-        bits = known_aux.get(kind)
-        if bits is None:
-            bits = known_aux[kind] = card_aux(q, multi=False)
-        aux.append(bits)
+        if q.state is State.CONFIRMED:
+            kind = q.branch + "." + q.loss_reason
+            bits = known_aux.get(kind)
+            if bits is None:
+                bits = known_aux[kind] = card_aux(q, multi=False)
+            aux.append(bits)
+        else:
+            aux.append(card_aux(q, multi=False))
     staged["card"] = keyhash.siphash128_many(keys.index_key, messages)
     first, end = np.array(gained, np.int64), np.array(lost, np.int64)
     staged["plain"] = first <= end
@@ -111,18 +113,36 @@ def keys_needed(staged: np.ndarray, index: Counts) -> int:
 # --- second pass ----------------------------------------------------------------------------------------------
 
 
-def independent(staged: np.ndarray, index: Counts) -> NDArray[np.bool_]:
-    """Which rows register somebody new without touching anybody known or any other row of the chunk."""
+def independent(staged: np.ndarray, index: Counts) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows register somebody new, whatever the other rows of the chunk do.
+
+    They touch nobody known, and no earlier row of the chunk has one of their identifiers.
+    Returns: which rows; and which of these have an identifier that a later row has too.
+    """
     hashes, owners = _hashes(staged)
     apart = staged["plain"].copy()
     apart[owners[np.asarray(index.find_many(hashes)[0]) > 0]] = False
-    # Half of the hash is enough to find repeats: two equal halves by chance only send two rows the slower way.
-    order = np.argsort(hashes[:, 0], kind="stable")
+    # Half of the hash is enough to find repeats: two equal halves by chance only send a row the slower way.
+    order = np.lexsort((owners, hashes[:, 0]))
     ordered = hashes[order, 0]
-    same = ordered[1:] == ordered[:-1]
-    apart[owners[order[1:][same]]] = False
-    apart[owners[order[:-1][same]]] = False
-    return apart
+    again = np.flatnonzero(ordered[1:] == ordered[:-1])
+    apart[owners[order[again + 1]]] = False
+    shared = np.zeros_like(apart)
+    shared[owners[order[again]]] = True
+    return apart, shared & apart
+
+
+def digests_of(rows: np.ndarray) -> list[list[bytes]]:
+    """The identifiers' hashes of each row, 16 bytes each."""
+    digests = []
+    for row in rows:
+        found = [row["card"].tobytes()]
+        if row["has_certificate"]:
+            found.append(row["certificate"].tobytes())
+        if row["has_link"]:
+            found.append(row["link"].tobytes())
+        digests.append(found)
+    return digests
 
 
 def _hashes(staged: np.ndarray) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
@@ -166,11 +186,10 @@ def records_of_rows(
     counts = 1 + rows["has_certificate"].astype(np.int64) + rows["has_link"]
     ends = (np.cumsum(counts) * ENTRY_BYTES).tolist()
     heads = {count: store.record_head(count, recorded_at_ms) for count in (1, 2, 3)}
-    crc32, version_key = zlib.crc32, store.version_key
-    records, start, number, seq = [], 0, first_person, first_seq
-    for count, end, person in zip(counts.tolist(), ends, people, strict=True):
-        key = version_key(number, seq)
+    keys = store.version_keys(first_person, first_seq, len(rows))
+    crc32, records, start = zlib.crc32, [], 0
+    for key, count, end, person in zip(keys, counts.tolist(), ends, people, strict=True):
         body = heads[count] + packed[start:end] + person
         records.append((key, body + crc32(body, crc32(key)).to_bytes(4, "little")))
-        start, number, seq = end, number + 1, seq + 1
+        start = end
     return records

@@ -32,14 +32,11 @@ def differences(store: StoreReader, numbers: Iterable[int], upto: int, before: i
     """
     added: list[tuple[int, bytes]] = []
     removed: list[tuple[int, bytes]] = []
-    for number in numbers:
-        versions = store.versions_since(number, upto, before)
-        if not versions:
-            continue
-        now = split(versions[0].entries)
-        gone = set().union(*(split(version.entries) for version in versions[1:])) - now
+    for number, (newest, *older) in store.entries_since(numbers, upto, before):
+        now = split(newest)
         added += [(number, entry) for entry in now]
-        removed += [(number, entry) for entry in gone]
+        if older:
+            removed += [(number, entry) for entry in set().union(*map(split, older)) - now]
     return as_arrays(added), as_arrays(removed)
 
 

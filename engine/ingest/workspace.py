@@ -77,6 +77,11 @@ class Workspace:
             if person is not None:
                 yield number, person
 
+    def expect(self, number: int, digests: Iterable[bytes]) -> None:
+        """Say that a person whom the store has already, and the index not yet, has these identifiers."""
+        for digest in digests:
+            self._by_hash.setdefault(digest, []).append(number)
+
     def put(self, number: int | None, person: Person) -> int:
         """Make this the newest version of a person (None: of somebody new). Returns the person number."""
         next_person = self.next_person
@@ -113,6 +118,10 @@ class Workspace:
                 del self._people[last.number]
             else:
                 self._people[last.number] = last.person
+
+    def changed_persons(self) -> np.ndarray:
+        """The person number of each change, u32."""
+        return np.array([change.number for change in self.changes], np.uint32)
 
     def records(self, first_seq: int, recorded_at_ms: int) -> list[tuple[bytes, bytes]]:
         """Keys and records of all changes, numbered from `first_seq`."""

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine import keys, recovery
@@ -135,7 +136,7 @@ def unfinished(config: Config, *, index_too: bool) -> None:
         with store.transaction() as txn:
             record = registries.store.pack_record(key, 1, entries, registries.store.encode_person(person))
             txn.put_versions([(key, record)], append=True)
-            txn.put_changes(seq, [seq])
+            txn.put_changes(seq, np.array([seq], np.uint32))
         if index_too:
             index.add_provisional(*registries.as_arrays([(seq, entries)]))
     index.close()

@@ -46,7 +46,7 @@ def put(writer: StoreWriter, seq: int, number: int, person: Person, *, commit: b
     record = store.pack_record(key, 1000 + seq, entries_of(KEYS, number, person), store.encode_person(person))
     with writer.transaction() as txn:
         txn.put_versions([(key, record)], append=False)
-        txn.put_changes(seq, [number])
+        txn.put_changes(seq, np.array([number], np.uint32))
         if commit:
             txn.advance(committed_seq=seq, next_person=number + 1, next_feed=1)
 
