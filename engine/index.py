@@ -410,6 +410,9 @@ class IndexWriter:
         self._table.release()
         self._segment.close()
 
+    def __del__(self) -> None:
+        self._forget()
+
     def _replace_generation(self, entries: Callable[[], Iterable[Batch]], keys: int, seq: int) -> None:
         old = self._table
         segment, table = self._build(entries, keys)
@@ -626,6 +629,8 @@ def _patient(find: Callable[..., tuple[Match, ...]]) -> Callable[..., tuple[Matc
 def _checked(persons: Any, entries: Any) -> Batch:
     if entries.dtype != ENTRY_DTYPE:
         raise ValueError("entries must have ENTRY_DTYPE")
+    if len(persons) != len(entries):
+        raise ValueError("there must be one person number for each entry")
     return np.ascontiguousarray(persons, np.uint32), np.ascontiguousarray(entries)
 
 

@@ -19,7 +19,7 @@ from engine.errors import IndexSpaceError
 HUGE_PAGE_BYTES: Final = 2 << 20
 _MADV_COLLAPSE: Final = 25
 """Linux 6.1: gather the range into huge pages now; needs no setting and no right."""
-_ALIGN_TRIES: Final = 8
+_ALIGN_TRIES: Final = 64
 
 
 class Segment:
