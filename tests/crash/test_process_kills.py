@@ -24,7 +24,7 @@ import pytest
 
 from engine import fsck, keys
 from engine.config import Config
-from tests.support.processes import Caller, Running, make_store, remove_index, serving, signal_quietly, until
+from tests.support.processes import Caller, Running, make_store, remove_index, serving, signal_quietly
 
 INSURER = "01130012"
 STAGES = {"NOT_FOUND": 0, "VALID": 1, "INVALID": 2}
@@ -209,8 +209,9 @@ def kill_and_watch(world: World, kind: str, kills: int, chance: random.Random) -
     """Kill one process after another at random instants: at once, in its start, or when much has been written."""
     for _ in range(kills):
         time.sleep(chance.choice((0.0, 0.05, 0.3, 0.8)) + chance.random() * 0.2)
-        until(lambda: victims_of(world.server, kind), "a process to kill", world.server)
-        signal_quietly(chance.choice(victims_of(world.server, kind)), signal.SIGKILL)
+        while not (victims := victims_of(world.server, kind)):
+            time.sleep(0.01)
+        signal_quietly(chance.choice(victims), signal.SIGKILL)
         assert world.server.process.poll() is None, world.server.said()
         if world.wrong:
             return
@@ -238,7 +239,11 @@ def finish(world: World, threads: list[threading.Thread]) -> None:
     world.stop.set()
     for thread in threads:
         thread.join(60)
-        assert not thread.is_alive(), "a request was never answered"
+    if any(thread.is_alive() for thread in threads):
+        for pid in world.server.children():
+            signal_quietly(pid, signal.SIGABRT)  # each says where it is
+        time.sleep(1)
+        raise AssertionError(f"a request was never answered: {world.wrong[:5]}\n{world.server.said()[-20_000:]}")
 
 
 def judge(world: World, config: Config, seed: int) -> None:
