@@ -186,10 +186,10 @@ class Registry:
             if insurer is not None and insurer not in self._insurers:
                 raise InsurerUnknownError("the insurer is not registered here", field="insurer_number")
             digest = _digest(path)
-            known = self.store.feed_by_digest(scope, digest)
-            if known is not None:
+            known, last = self.store.feed_by_digest(scope, digest), self.store.last_feed_number(scope)
+            if known is not None and _is_replay(known, feed_number, last):
                 return _receipt(known, replayed=True)
-            _check_number(feed_number, self.store.last_feed_number(scope))
+            _check_number(feed_number, last)
             received_at_ms = self._clock.now_ms()
             header = _FeedHeader(
                 scope, digest, feed_number, self._clock.today() if as_of is None else as_of, received_at_ms
@@ -553,10 +553,10 @@ class _Group:
         if call.insurer not in self._insurers:
             raise InsurerUnknownError("the insurer is not registered here", field="insurer_number")
         known = txn.feed_by_digest(call.insurer, call.digest)
-        if known is not None:
+        last = None if call.feed_number is None else txn.last_feed_number(call.insurer)
+        if known is not None and _is_replay(known, call.feed_number, last):
             return _receipt(known, replayed=True)
-        if call.feed_number is not None:
-            _check_number(call.feed_number, txn.last_feed_number(call.insurer))
+        _check_number(call.feed_number, last)
         as_of = today if call.as_of is None else call.as_of
         header = _FeedHeader(call.insurer, call.digest, call.feed_number, as_of, now_ms)
         counts = self._rows(call)
@@ -610,6 +610,15 @@ def _freshened(insurer: Insurer, header: _FeedHeader, now_ms: int) -> Insurer:
         feed_as_of=header.as_of,
         feed_number=header.feed_number if numbered else insurer.feed_number,
     )
+
+
+def _is_replay(known: Feed, feed_number: int | None, last: int | None) -> bool:
+    """Whether content that was applied before is being sent again, and not meant to be applied again.
+
+    It is meant if it comes under the next feed number and other content was numbered in between: an insurer that
+    changes something, changes it otherwise and changes it back must not be told "nothing to do".
+    """
+    return feed_number is None or last is None or feed_number <= last or known.feed_number == last
 
 
 def _check_number(feed_number: int | None, last: int | None) -> None:

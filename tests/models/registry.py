@@ -30,11 +30,16 @@ class Model:
     """Versions of each person, oldest first."""
     receipts: dict[tuple[str, bytes], dict[Op, int]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
+    numbered: dict[tuple[str, bytes], int | None] = field(default_factory=dict)
+    """Under which feed number each content was applied last."""
 
     def apply(self, scope: str, digest: bytes, rows: list[Row], feed_number: int | None = None) -> object:
         """What a call or a feed must give: counts, ("replayed", counts), "feed.number", or the set of refused rows."""
         if (scope, digest) in self.receipts:
-            return ("replayed", self.receipts[scope, digest])
+            last = self.numbers.get(scope)
+            other_since = last is not None and self.numbered.get((scope, digest)) != last
+            if feed_number is None or last is None or feed_number <= last or not other_since:
+                return ("replayed", self.receipts[scope, digest])
         if feed_number is not None and feed_number <= self.numbers.get(scope, -1):
             return "feed.number"
         before = deepcopy(self.people)
@@ -50,6 +55,7 @@ class Model:
             self.people = before
             return refused
         self.receipts[scope, digest] = counts
+        self.numbered[scope, digest] = feed_number
         if feed_number is not None:
             self.numbers[scope] = feed_number
         return counts

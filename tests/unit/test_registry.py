@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import limits
+from engine import days, limits
 from engine.config import Config
 from engine.errors import (
     FeedNumberError,
@@ -428,6 +428,23 @@ def test_a_file_that_was_applied_changes_nothing_and_says_so(registry: Registry,
     write_csv(path, [csv_line(2)])
     with pytest.raises(FeedNumberError):
         registry.import_feed(path, insurer=INSURERS[0], feed_number=1)
+
+
+def test_content_that_returns_after_other_content_is_applied_under_its_new_number(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Lost, not lost, lost again: the third file has the bytes of the first and must not be taken for it."""
+    name, kept = INSURERS[0], csv_line(1, "change", gained="2020-04-01")
+    lost = csv_line(1, "lose", lost="2021-01-01", reason="03", gained="2020-04-01")
+    number = 0
+    for line in (csv_line(1, gained="2020-04-01"), lost, kept, lost):
+        number += 1
+        path = write_csv(tmp_path / "feed.csv", [line])
+        assert not registry.import_feed(path, insurer=name, feed_number=number).replayed
+    (person,) = people(registry)
+    assert person.qualifications[0].lost_on == days.parse_iso("2021-01-01")
+    assert registry.import_feed(path, insurer=name).replayed
+    assert registry.import_feed(path, insurer=name, feed_number=number + 1).replayed
 
 
 def test_the_operators_file_has_rows_of_all_insurers(registry: Registry, tmp_path: Path) -> None:
