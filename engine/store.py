@@ -62,6 +62,7 @@ _CHANGE_ROW = np.dtype([("seq", ">u8"), ("number", ">u4")])
 _KEY_ROW = np.dtype([("number", ">u4"), ("inverted", ">u8")])
 _HEAD_BYTES = _RECORD_HEAD.size
 _TAIL_BYTES = _RECORD_TAIL.size
+_CRC_RESIDUE = 0x2144DF1C
 
 _encode_person = msgspec.msgpack.Encoder().encode
 _decode_person = msgspec.msgpack.Decoder(Person).decode
@@ -144,13 +145,13 @@ def pack_record(key: bytes, recorded_at_ms: int, entries: bytes, person: bytes) 
 
 def _check_record(key: bytes | memoryview, value: bytes | memoryview) -> int:
     """Check a record's checksum and version. Returns where its MessagePack starts."""
-    end = len(value) - _TAIL_BYTES
-    if end < _HEAD_BYTES:
-        raise RecordCorruptError("a record is too short")
-    if zlib.crc32(value[:end], zlib.crc32(key)) != int.from_bytes(value[end:], "little"):
+    # The CRC-32 of anything followed by its own CRC-32 is always this residue: nothing has to be cut off first.
+    if zlib.crc32(value, zlib.crc32(key)) != _CRC_RESIDUE:
         raise RecordCorruptError("a record fails its checksum")
+    if len(value) < _HEAD_BYTES + _TAIL_BYTES:
+        raise RecordCorruptError("a record is too short")
     start = _HEAD_BYTES + ENTRY_BYTES * value[1]
-    if value[0] != RECORD_VERSION or start > end:
+    if value[0] != RECORD_VERSION or start > len(value) - _TAIL_BYTES:
         raise RecordCorruptError("a record has an unknown layout")
     return start
 
@@ -328,12 +329,15 @@ class StoreReader:
         wanted = _VERSION_KEY.pack(number, _MASK - seq)
         try:
             # buffers: the record is decoded from the map itself, without a copy, before the transaction ends
-            with self._env.begin(buffers=True) as txn:
+            txn = self._env.begin(buffers=True)
+            try:
                 cursor = txn.cursor(self._versions)
                 if not cursor.set_range(wanted):
                     return None
-                key = cursor.key()
-                return _person_of(key, cursor.value()) if key[:4] == wanted[:4] else None
+                key, value = cursor.item()
+                return _person_of(key, value) if key[:4] == wanted[:4] else None
+            finally:
+                txn.abort()
         except lmdb.Error as error:
             raise _store_error(error) from error
 
