@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -154,9 +155,7 @@ class Pair:
     def dry(
         self, scope: str, digest: bytes, good: list[Row], number: int | None, wrong: set[tuple[int, str]]
     ) -> object:
-        model = Model(self.model.insurers, [list(v) for v in self.model.people], dict(self.model.receipts))
-        model.numbers = dict(self.model.numbers)
-        return _expected(model, scope, digest, good, number, wrong)
+        return _expected(deepcopy(self.model), scope, digest, good, number, wrong)
 
     def imported(self, path: Path, insurer: str | None, number: int | None, dry_run: bool = False) -> object:
         try:
