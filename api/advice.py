@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from api.problems import Advice
 from engine.records import Note, Reason, Verdict
 
@@ -144,9 +146,14 @@ NOTES: Final[dict[Note, Advice]] = {
 }
 
 
-@lru_cache(maxsize=4096)
 def advise(verdict: Verdict, reason: Reason | None, notes: tuple[Note, ...]) -> Advice:
     """The text for one answer: for the reason (or for VALID), followed by one for each note."""
     first = VALID if verdict is Verdict.VALID or reason is None else REASONS[reason]
     parts = [first, *(NOTES[note] for note in notes)]
     return Advice("".join(part.ja for part in parts), " ".join(part.en for part in parts))
+
+
+@lru_cache(maxsize=4096)
+def advise_json(verdict: Verdict, reason: Reason | None, notes: tuple[Note, ...]) -> msgspec.Raw:
+    """The same, encoded once for all answers."""
+    return msgspec.Raw(msgspec.json.encode(advise(verdict, reason, notes)))

@@ -29,6 +29,8 @@ from typing import Final
 
 DEPTH_MAX: Final = 64
 """How deep brackets inside one element may be nested."""
+NAMES_MAX: Final = 256
+"""How many names of open objects `distinct` compares."""
 
 Body = bytes | bytearray | memoryview
 
@@ -62,4 +64,12 @@ def members(body: Body) -> list[tuple[str, int, int]]:
     """All members of an object: name, start and end of the value. For small bodies: it walks the whole text.
 
     Refuses a name given twice, anything behind the object, and whatever is not an object.
+    """
+
+def distinct(body: Body) -> bool:
+    """Whether no object anywhere in a well-formed text names a member twice.
+
+    False also where that cannot be told in one pass: names with escapes, more than NAMES_MAX names in objects that are
+    open at once, brackets nested deeper than DEPTH_MAX or not balanced. Looks at names only as far as they go: says
+    nothing of whether the text is well formed. For small bodies: it walks the whole text.
     """

@@ -2,7 +2,7 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memchr, memset
+from libc.string cimport memchr, memcmp, memset
 
 import json
 
@@ -12,6 +12,7 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
 
 DEPTH_MAX = 64
+NAMES_MAX = 256
 Body = bytes | bytearray | memoryview
 
 # Inner functions return an offset, or one of these.
@@ -132,6 +133,14 @@ def members(body):
         end = skip(body, offset)
         found[name] = (name, offset, end)
         offset = end
+
+
+def distinct(body):
+    cdef Walk walk
+    _begin(&walk, body, 0, PY_SSIZE_T_MAX)
+    cdef bint found = _distinct(&walk)
+    PyBuffer_Release(&walk.buffer)
+    return found
 
 
 cdef object _open(body, offset, uint8_t bracket, str message):
@@ -280,6 +289,61 @@ cdef Py_ssize_t _skip_string(const Walk *walk, Py_ssize_t offset) noexcept nogil
             return CONTROL
         offset += 2 if byte == c"\\" else 1
     return _ended(walk)
+
+
+cdef bint _distinct(const Walk *walk) noexcept nogil:
+    # Names of the objects that are open: where each begins and how long it is, with its quotes. `first` says, for
+    # each open bracket, where its names begin; it is negative for an array.
+    cdef Py_ssize_t[256] starts, lengths
+    cdef int[64] first
+    cdef int depth = 0, count = 0
+    cdef Py_ssize_t offset = 0, start, follows
+    cdef uint8_t byte
+    while offset < walk.limit:
+        byte = walk.text[offset]
+        if byte == c'"':
+            start = offset
+            offset = _skip_string(walk, start)
+            if offset < 0:
+                return False
+            follows = _skip_blanks(walk, offset)
+            if depth and first[depth - 1] >= 0 and follows < walk.limit and walk.text[follows] == c":":
+                if count == 256 or not _is_new(walk.text, start, offset - start, first[depth - 1], count, starts, lengths):
+                    return False
+                starts[count], lengths[count] = start, offset - start
+                count += 1
+            continue
+        if byte == c"{" or byte == c"[":
+            if depth == 64:
+                return False
+            first[depth] = count if byte == c"{" else -1 - count
+            depth += 1
+        elif byte == c"}" or byte == c"]":
+            if depth == 0 or (first[depth - 1] >= 0) != (byte == c"}"):
+                return False
+            depth -= 1
+            count = first[depth] if first[depth] >= 0 else -1 - first[depth]
+        offset += 1
+    return depth == 0
+
+
+cdef bint _is_new(
+    const uint8_t *text,
+    Py_ssize_t start,
+    Py_ssize_t length,
+    int position,
+    int count,
+    const Py_ssize_t *starts,
+    const Py_ssize_t *lengths,
+) noexcept nogil:
+    """Whether a name has no escape and is none of those from `position` to `count`."""
+    if memchr(text + start, c"\\", length) != NULL:
+        return False
+    while position < count:
+        if lengths[position] == length and memcmp(text + starts[position], text + start, length) == 0:
+            return False
+        position += 1
+    return True
 
 
 cdef str _name(const uint8_t *text, Py_ssize_t length):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 DEPTH_MAX = 64
+NAMES_MAX = 256
 
 Body = bytes | bytearray | memoryview
 _BLANKS = b" \t\n\r"
@@ -68,6 +69,37 @@ def members(body: Body) -> list[tuple[str, int, int]]:
         end = skip(body, offset)
         found[name] = (name, offset, end)
         offset = end
+
+
+def distinct(body: Body) -> bool:
+    view, offset, limit = _checked(body, 0, 2**62)
+    opened: list[tuple[int, int]] = []
+    names: list[bytes] = []
+    while offset < limit:
+        byte = view[offset]
+        if byte == ord('"'):
+            start = offset
+            try:
+                offset = _skip_string(view, start, limit)
+            except ValueError:
+                return False
+            follows = _skip_blanks(view, offset, limit)
+            if opened and opened[-1][0] == ord("{") and follows < limit and view[follows] == ord(":"):
+                name = bytes(view[start:offset])
+                if b"\\" in name or name in names[opened[-1][1] :] or len(names) == NAMES_MAX:
+                    return False
+                names.append(name)
+            continue
+        if byte in _CLOSING:
+            if len(opened) == DEPTH_MAX:
+                return False
+            opened.append((byte, len(names)))
+        elif byte in b"]}":
+            if not opened or _CLOSING[opened[-1][0]] != byte:
+                return False
+            del names[opened.pop()[1] :]
+        offset += 1
+    return not opened
 
 
 def _checked(body: Body, offset: int, bytes_max: int) -> tuple[memoryview, int, int]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from api.handlers.http import JSON, Desk, Handler, read_body, require_accepted, require_media_type
+from api.handlers.http import JSON, Desk, Handler, ordinary_body, read_body, require_accepted, require_media_type
 from api.wire import native
 from engine import limits
 from engine.verification import Verifier
@@ -19,9 +19,12 @@ def check(desk: Desk, verifier: Verifier, reader: native.Reader, writer: native.
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            require_media_type(request, JSON)
-            require_accepted(request, JSON)
-            mark, inquiry = reader.inquiry(await read_body(request, limits.CHECK_BODY_BYTES_MAX))
+            body = ordinary_body(request, limits.CHECK_BODY_BYTES_MAX)
+            if body is None:
+                require_media_type(request, JSON)
+                require_accepted(request, JSON)
+                body = await read_body(request, limits.CHECK_BODY_BYTES_MAX)
+            mark, inquiry = reader.inquiry(body)
             return desk.answer(request, writer.answer(inquiry, verifier.check(inquiry), mark))
         except Exception as error:
             return desk.failed(request, error)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from api.advice import advise
+from api.advice import advise_json
 from api.problems import Advice, Problem
 from engine import clock, days, identifiers, limits
 from engine.errors import (
@@ -319,7 +319,7 @@ class Reader:
         """The caller's id and the inquiry of one check (or one NDJSON line). Raises InputError."""
         try:
             request = self._check(body)
-            _refuse_repeated(body, request)
+            refuse_repeated(body)
             institution, warnings = identifiers.parse_institution(request.institution, policy=self._policy)
             as_of = as_of_day(request.as_of) if request.as_of else self._absent_as_of(request.as_of)
             purpose = request.purpose or PURPOSE_DEFAULT
@@ -331,7 +331,7 @@ class Reader:
         """The caller's id and the inquiry of one item of a JSON batch. Raises InputError."""
         try:
             request = self._item(body)
-            _refuse_repeated(body, request)
+            refuse_repeated(body)
             return request.id or None, self._inquiry(
                 request, context.institution, context.as_of, context.purpose, context.warnings
             )
@@ -414,31 +414,29 @@ class Reader:
 
 _NO_CONSENT: Final = Consent()
 _encode = msgspec.json.Encoder().encode
-_BRACE: Final = ord("{")
-
-
-def _refuse_repeated(body: bytes, request: CheckRequest | BatchItem) -> None:
-    """Refuse a member given twice: two readers could take two different values.
-
-    Written out again, the request has a colon for each member that was given, and those within values. If the body
-    has as many, and no escapes, no member was given twice; else it is looked at closely.
-    """
-    if b"\\" in body or body.count(b":") != _encode(request).count(b":"):
-        refuse_repeated(body)
 
 
 def refuse_repeated(body: bytes) -> None:
-    """Refuse a member given twice in the outermost object or one directly in it, of a body that decoded well."""
-    for name, start, end in frame.members(body):
-        if body[start] == _BRACE:
-            _refuse_twice(body[start:end], name)
+    """Refuse a member given twice, in a body that decoded well: two readers could take two different values."""
+    if not frame.distinct(body):
+        _refuse_within(body.strip(), "")
 
 
-def _refuse_twice(body: bytes, field: str) -> None:
-    try:
-        frame.members(body)
-    except ValueError:
-        raise WrongTypeError("a member is given twice", field=field) from None
+def _refuse_within(body: bytes, path: str) -> None:
+    """Look at every object by itself: `distinct` does not see through escapes, and names no place."""
+    if body[:1] == b"{":
+        try:
+            members = frame.members(body)
+        except ValueError:
+            raise WrongTypeError("a member is given twice", field=path or None) from None
+        for name, start, end in members:
+            _refuse_within(body[start:end], f"{path}.{_shown(name)}".lstrip("."))
+    elif body[:1] == b"[":
+        offset, position = frame.open_array(body), 0
+        while (item := frame.next_item(body, offset))[0] != item[1]:
+            start, end, offset = item
+            _refuse_within(body[start:end], f"{path}[{position}]")
+            position += 1
 
 
 class BatchOutline:
@@ -557,8 +555,6 @@ def schema_error(error: Exception) -> InputError:
     """What msgspec found, as an error with a field path and without any value that was sent."""
     if isinstance(error, RecursionError):
         return MalformedError("the JSON is nested too deeply")
-    if str(error) == "a member is given twice":
-        return WrongTypeError("a member is given twice")
     if not isinstance(error, msgspec.ValidationError):
         place = _BYTE.search(str(error))
         return MalformedError("the body is not well-formed JSON in UTF-8" + (f", at byte {place[1]}" if place else ""))
@@ -648,7 +644,7 @@ class Writer:
                 answer.reason,
                 _iso(answer.as_of),
                 None if qualification is None or person is None else _view(inquiry, qualification, person, insurer),
-                advise(answer.verdict, answer.reason, answer.notes),
+                advise_json(answer.verdict, answer.reason, answer.notes),  # type: ignore[arg-type]
                 answer.data_version,
                 None if insurer is None or insurer.fresh_at_ms is None else _instant(insurer.fresh_at_ms),
                 answer.notes,  # type: ignore[arg-type]

@@ -40,12 +40,23 @@ def same(name: str, *arguments: Any) -> None:
 
 def test_constants_are_the_same() -> None:
     assert frame.DEPTH_MAX == frame_py.DEPTH_MAX
+    assert frame.NAMES_MAX == frame_py.NAMES_MAX
 
 
 @given(BODIES | ODD_BODIES)
 @example(b'{"a":"\\')
 def test_members(body: Any) -> None:
     same("members", body)
+
+
+@given(BODIES | ODD_BODIES)
+@example(b"[" * 64 + b"]" * 64)
+@example(b"[" * 65 + b"]" * 65)
+@example(b'{"a":' * 63 + b"1" + b"}" * 63)
+@example(b"{" + b",".join(b'"%d":0' % n for n in range(256)) + b"}")
+@example(b"{" + b",".join(b'"%d":0' % n for n in range(257)) + b"}")
+def test_distinct(body: Any) -> None:
+    same("distinct", body)
 
 
 @given(BODIES | ODD_BODIES, OFFSETS, OFFSETS)

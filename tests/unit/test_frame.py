@@ -23,6 +23,21 @@ def encode(value: Any, layout: dict[str, Any]) -> bytes:
     return json.dumps(value, **layout).encode("utf-8", "replace")
 
 
+class Pairs(list[tuple[str, Any]]):
+    """An object whose names may repeat."""
+
+
+def write(value: Any, blank: str) -> str:
+    """JSON text of a value that may hold Pairs."""
+    if isinstance(value, dict):
+        value = Pairs(value.items())
+    if isinstance(value, Pairs):
+        return "{" + blank + ",".join(f"{json.dumps(n)}{blank}:{blank}{write(v, blank)}" for n, v in value) + "}"
+    if isinstance(value, list):
+        return "[" + f"{blank},".join(write(item, blank) for item in value) + "]"
+    return json.dumps(value)
+
+
 def items(body: bytes, offset: int = 0, bytes_max: int = 2**62) -> tuple[list[bytes], int]:
     offset = frame.open_array(body, offset)
     found: list[bytes] = []
@@ -165,3 +180,50 @@ def test_nothing_is_read_behind_the_offset_range() -> None:
     for offset in (-1, 4, 2**70, -(2**70)):
         with pytest.raises(ValueError, match="^offset is outside the body$"):
             frame.next_item(b"[1]", offset)
+
+
+PAIRS = st.recursive(
+    st.integers() | st.text("ab:,", max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(st.tuples(st.sampled_from(["a", "b", "c:", ""]), inner), max_size=4).map(dict)
+        | st.lists(st.tuples(st.sampled_from(["a", "b", "c:", ""]), inner), max_size=4).map(Pairs)
+    ),
+    max_leaves=12,
+)
+
+
+@given(PAIRS, st.sampled_from(["", " ", "\n\t"]))
+def test_distinct_is_what_a_decoder_of_pairs_sees(value: Any, blank: str) -> None:
+    body = write(value, blank).encode()
+    repeated = False
+
+    def pairs(members: list[tuple[str, Any]]) -> None:
+        nonlocal repeated
+        repeated |= len({name for name, _ in members}) < len(members)
+
+    json.loads(body, object_pairs_hook=pairs)
+    assert frame.distinct(body) is not repeated
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", True),
+        (b"1", True),
+        (b'{"a":1,"b":{"a":2}}', True),
+        (b'{"a":{"b":1},"c":{"b":1}}', True),
+        (b'{"a":"b","b":"a"}', True),
+        (b'["a","a"]', True),
+        (b'{"a":1,"a":2}', False),
+        (b'{"a":1 , "a" :2}', False),
+        (b'[{"b":[{"a":1,"a":1}]}]', False),
+        (b'{"a":1,"\\u0061":2}', False),
+        (b'{"\\u0061":2}', False),
+        (b'{"a":1', False),
+        (b'{"a', False),
+        (b"]", False),
+    ],
+)
+def test_distinct(body: bytes, expected: bool) -> None:
+    assert frame.distinct(body) is expected

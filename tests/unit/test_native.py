@@ -185,10 +185,18 @@ def test_what_is_refused(value: Any, code: str, field: str | None) -> None:
          b'"birth_date":"2000-01-02"}}', "card"),
         (b'{"institution":"1311111114","institutio\\u006e":"1311111114","certificate":{"issuer":"a:b","serial":"1"}}',
          None),
+        (b' {"institution":"1311111114","institution":"1311111114"}', None),
+        (b'{"institution":"1311111114","consent":{"limit_certificate":true,"limit_certificate":false}}', "consent"),
     ],
 )  # fmt: skip
 def test_a_member_given_twice_is_refused(body: bytes, field: str | None) -> None:
     assert refusal(body) == ("input.schema", field)
+
+
+def test_escapes_are_no_repeats() -> None:
+    body = json.dumps(request(id="あ", card=CARD | {"symbol": "ア"})).replace('"card"', '"c\\u0061rd"').encode()
+    mark, inquiry = decode(body)
+    assert mark == "あ" and inquiry.card is not None and inquiry.card.symbol_key == "ア"
 
 
 def test_colons_within_values_are_no_members() -> None:
