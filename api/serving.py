@@ -40,6 +40,7 @@ class Service:
         drain_seconds: float,
         *,
         runner: type[web.AppRunner] = Runner,
+        each_second: Callable[[], object] | None = None,
     ) -> None:
         self._name = name
         self._listener = listener
@@ -49,6 +50,7 @@ class Service:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._switch = app[SWITCH]
         self._switch.on_fatal = self.give_up
+        self._each_second = each_second
         self._runner = runner(app, access_log=None, shutdown_timeout=drain_seconds)
         log_plainly(name)
 
@@ -78,12 +80,24 @@ class Service:
         gc.collect()
         gc.freeze()
         ready()
-        await self._stopped.wait()
+        while not self._stopped.is_set():
+            await self._pause()
         self._switch.draining = True
         await site.stop()
         await self._wait_for_idle_connections()
         await self._runner.cleanup()
         return self._exit_code
+
+    async def _pause(self) -> None:
+        """Wait for the stop; with something to do each second, for one second only."""
+        if self._each_second is None:
+            await self._stopped.wait()
+            return
+        try:
+            async with asyncio.timeout(1.0):
+                await self._stopped.wait()
+        except TimeoutError:
+            self._each_second()
 
     async def _wait_for_idle_connections(self) -> None:
         server = self._runner.server

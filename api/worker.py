@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from api.app import check_app
@@ -25,8 +26,15 @@ def run(config: Config, keys: Keys, listener: socket.socket, name: str, ready: C
     """Be a check worker until SIGTERM. Store and index are opened here, after the fork: neither may cross it."""
     store = StoreReader(config.store_dir, key_id=keys.key_id, map_bytes=config.map_bytes)
     store.reader_check()  # whoever was killed here before left its reader slot behind
-    verifier = Verifier(_wait_for_index(config, keys, store), store, keys, Clock(config.clock_fixed_ms))
-    return Service(check_app(verifier, config), listener, name, config.drain_seconds).serve(ready)
+    index = _wait_for_index(config, keys, store)
+    app = check_app(Verifier(index, store, keys, Clock(config.clock_fixed_ms)), config)
+
+    def follow() -> None:
+        """Notice an index that was deleted by hand and made anew; all other changes are seen by every search."""
+        with suppress(FileNotFoundError):
+            index.refresh()
+
+    return Service(app, listener, name, config.drain_seconds, each_second=follow).serve(ready)
 
 
 def _wait_for_index(config: Config, keys: Keys, store: StoreReader) -> IndexReader:

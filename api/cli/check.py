@@ -35,10 +35,10 @@ def check(
     issuer: Annotated[str | None, typer.Option(help="Issuer.", rich_help_panel="By certificate")] = None,
     serial: Annotated[str | None, typer.Option(help="Serial number.", rich_help_panel="By certificate")] = None,
     as_of: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DD", help="The day asked about. [default: today]")
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="The day asked about (default: today).")
     ] = None,
     institution: Annotated[str, typer.Option(help="Code of the institution that asks.")] = INSTITUTION,
-    purpose: Annotated[str | None, typer.Option(help="Why it is asked. [default: treatment]")] = None,
+    purpose: Annotated[str | None, typer.Option(help="Why it is asked (default: treatment).")] = None,
     local: Annotated[bool, typer.Option("--local", help="Read store and index directly, without a server.")] = False,
     port: Port = None,
     config_file: ConfigFile = None,

@@ -48,7 +48,7 @@ def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where data, key, feeds and log go.")] = Path("var/demo"),
     people: Annotated[int, typer.Option("--people", min=1, help="Size of the sample population.")] = 100_000,
     port: Annotated[int, typer.Option("--port", help="Port for checks; the registry is on the next.")] = 8443,
-    workers: Annotated[int | None, typer.Option(help="Check workers. [default: one for each core]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Check workers (default: one for each core).")] = None,
     once: Annotated[bool, typer.Option("--once", help="Ask about all personas, then end.")] = False,
 ) -> None:
     """Make a sample population, import it, serve it, and ask about every persona over HTTP.
@@ -73,7 +73,7 @@ def demo(
         typer.echo(f"all {len(cast)} personas got the expected verdict and reason")
         if not once:
             typer.echo("serving until Ctrl-C")
-            server.wait()
+            _wait_for_ctrl_c(server)
 
 
 # --- the data --------------------------------------------------------------------------------------------------
@@ -182,11 +182,18 @@ def serving(config: Config, folder: Path) -> Iterator[tuple[subprocess.Popen[byt
         )
     try:
         yield server, _ready(server, config, log)
-    except KeyboardInterrupt:
-        typer.echo("draining")
     finally:
         server.terminate()
         server.wait()
+
+
+def _wait_for_ctrl_c(server: subprocess.Popen[bytes]) -> None:
+    try:
+        code = server.wait()
+    except KeyboardInterrupt:
+        typer.echo("draining")
+    else:
+        raise CommandError(Exit.DEFECT, "demo.server", f"the server ended by itself with {code}")
 
 
 def _ready(server: subprocess.Popen[bytes], config: Config, log: Path) -> instance.ServerState:

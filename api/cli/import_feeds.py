@@ -11,6 +11,7 @@ import typer
 from api.cli.options import ConfigFile, DataDir, Json, KeyFile, settings
 from api.cli.registrar import Feed, Registrar, registrar
 from api.exits import CommandError, Exit
+from engine import clock
 from engine.errors import InputError, RefusedError, ShikakuError
 
 _FORMATS: Final = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
@@ -20,11 +21,11 @@ _ERRORS_SHOWN: Final = 20
 def import_feeds(
     source: Annotated[Path, typer.Argument(help="A feed file, or a folder whose feeds are taken in order of name.")],
     insurer: Annotated[
-        str | None, typer.Option(help="The insurer whose feed it is. [default: the operator's, of any insurers]")
+        str | None, typer.Option(help="The insurer whose feed it is (default: the operator's, of any insurers).")
     ] = None,
     feed_number: Annotated[int | None, typer.Option(min=0, help="Its sequence number.")] = None,
     as_of: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="The day it was drawn up for.")] = None,
-    format: Annotated[str | None, typer.Option(help="csv or ndjson. [default: by the file's suffix]")] = None,
+    format: Annotated[str | None, typer.Option(help="csv or ndjson (default: by the file's suffix).")] = None,
     encoding: Annotated[str, typer.Option(help="Of a CSV file: utf-8 or cp932.")] = "utf-8",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")] = False,
     report: Annotated[
@@ -69,6 +70,7 @@ def import_one(way: Registrar, feed: Feed, report: Path | None = None, as_json: 
     from api.cli.client import ProblemError
     from api.cli.output import print_json, progress
 
+    begun = clock.monotonic_ns()
     try:
         with progress(feed.path.name, "bytes", feed.path.stat().st_size) as advance:
             receipt = way.import_feed(feed, advance)
@@ -87,7 +89,7 @@ def import_one(way: Registrar, feed: Feed, report: Path | None = None, as_json: 
     if as_json:
         print_json(receipt)
     else:
-        typer.echo(_receipt_line(feed, receipt))
+        typer.echo(_receipt_line(feed, receipt, (clock.monotonic_ns() - begun) / 1e9))
     return receipt
 
 
@@ -134,11 +136,12 @@ def _print_errors(found: dict[str, Any]) -> None:
         typer.echo(f"... and {found['error_count'] - _ERRORS_SHOWN} more errors; --report FILE lists them")
 
 
-def _receipt_line(feed: Feed, receipt: dict[str, Any]) -> str:
+def _receipt_line(feed: Feed, receipt: dict[str, Any], seconds: float) -> str:
     counts = ", ".join(f"{receipt[name]:,} {name}" for name in ("new", "changed", "lost", "cancelled") if receipt[name])
     what = f"{feed.path.name}: {receipt['rows']:,} rows ({counts or 'nothing to do'})"
     if receipt["dry_run"]:
         return f"{what}: dry run, nothing was changed"
     if receipt["replayed"]:
         return f"{what}: was imported before, nothing was changed"
-    return f"{what}: imported, data version {receipt['data_version']:,}"
+    rate = f"{seconds:,.1f} s, {receipt['rows'] / seconds:,.0f} rows/s"
+    return f"{what}: imported in {rate}; data version {receipt['data_version']:,}"

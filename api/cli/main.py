@@ -67,7 +67,7 @@ app.command()(version.version)
 def main() -> None:
     """Run the command line and end the process: one line and a documented exit code, never a traceback."""
     try:
-        app()
+        app(prog_name="shikaku")
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
     except (CommandError, ShikakuError) as error:

@@ -17,16 +17,16 @@ ConfigFile = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data", metavar="FOLDER", help="The data folder. [default: var/data]", rich_help_panel=_PANEL),
+    typer.Option("--data", metavar="FOLDER", help="The data folder (default: var/data).", rich_help_panel=_PANEL),
 ]
 KeyFile = Annotated[
     Path | None,
-    typer.Option("--key", metavar="FILE", help="The master key. [default: var/master.key]", rich_help_panel=_PANEL),
+    typer.Option("--key", metavar="FILE", help="The master key (default: var/master.key).", rich_help_panel=_PANEL),
 ]
 Port = Annotated[
     int | None,
     typer.Option(
-        "--port", help="Port for checks; the registry is on the next. [default: 8443]", rich_help_panel=_PANEL
+        "--port", help="Port for checks; the registry is on the next (default: 8443).", rich_help_panel=_PANEL
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

@@ -13,10 +13,10 @@ from engine.config import Config
 
 def serve(
     port: Port = None,
-    registry_port: Annotated[int | None, typer.Option(help="Port of the registry. [default: the next]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Check workers. [default: one for each core]")] = None,
+    registry_port: Annotated[int | None, typer.Option(help="Port of the registry (default: the next).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Check workers (default: one for each core).")] = None,
     drain_seconds: Annotated[
-        float | None, typer.Option(help="How long a stop waits for requests under way. [default: 10]")
+        float | None, typer.Option(help="How long a stop waits for requests under way (default: 10).")
     ] = None,
     config_file: ConfigFile = None,
     data_dir: DataDir = None,

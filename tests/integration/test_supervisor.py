@@ -228,6 +228,21 @@ def test_after_a_reboot_the_index_is_there_again(config: Config) -> None:
         assert ask_once(server.port, "POST", CHECK, inquiry("5400"))[2]["verdict"] == "VALID"
 
 
+def test_an_index_deleted_by_hand_under_a_running_server_is_made_anew(server: Running, config: Config) -> None:
+    remove_index(config.data_dir, config.key_file)
+    assert_cast(server.port)
+    os.kill(server.registry_pid(), signal.SIGKILL)
+    register(server.registry_port, "5500")
+    callers = [Caller(server.port) for _ in range(8)]
+
+    def seen_by_all() -> bool:
+        return all(caller.ask("POST", CHECK, inquiry("5500"))[2]["verdict"] == "VALID" for caller in callers)
+
+    assert until(seen_by_all, "the new index", server) < 3.0
+    for caller in callers:
+        caller.close()
+
+
 def test_a_damaged_record_ends_the_worker_and_is_never_answered(server: Running, config: Config) -> None:
     victim = cast()[0]
     name = "診療　太郎".encode()
