@@ -11,13 +11,14 @@ from typing import Final
 import msgspec
 
 from engine import clock, durable
-from engine.errors import StoreLockedError, StoreMissingError
+from engine.errors import StoreLockedError, StoreMissingError, StorePoisonedError
 
 _LOCK: Final = "server.lock"
 _STATE: Final = "server.json"
 _LOCK_PATIENCE_NS: Final = 2_000_000_000
 """How long a start waits for the remains of a killed instance."""
 _LOCK_POLL_SECONDS: Final = 0.02
+_WRITE_TRIES: Final = 3
 
 
 class ServerState(msgspec.Struct, frozen=True):
@@ -69,8 +70,17 @@ def is_running(data_dir: Path) -> bool:
 
 
 def write_state(data_dir: Path, state: ServerState) -> None:
-    """Say what this instance is, atomically. Raises OSError or StoreError."""
-    durable.write_atomic(data_dir / _STATE, msgspec.json.encode(state))
+    """Say what this instance is, atomically. Raises StoreError.
+
+    A registry that starts just then sweeps unfinished files out of the folder, perhaps this one: then once more.
+    """
+    for left in reversed(range(_WRITE_TRIES)):
+        try:
+            durable.write_atomic(data_dir / _STATE, msgspec.json.encode(state))
+            return
+        except StorePoisonedError:
+            if left == 0:
+                raise
 
 
 def forget_state(data_dir: Path) -> None:
