@@ -41,7 +41,7 @@ _FIRST = itemgetter(0)
 _BY_ROW = attrgetter("row")
 
 Cells = Sequence[str]
-Values = list[Any]
+Values = Sequence[Any]
 Faults = dict[int, list[tuple[str, Fault]]]
 """What was found wrong with rows before they were checked: position in the block -> column and fault."""
 
@@ -72,7 +72,7 @@ class Memo(dict[str, Any]):
             return self._with_doubts(texts, flagged)
 
     def _with_doubts(self, texts: Cells, flagged: set[int]) -> Values:
-        found: Values = []
+        found: list[Any] = []
         for position, text in enumerate(texts):
             try:
                 found.append(self[text])
@@ -162,7 +162,7 @@ class BlockChecker:
             else:
                 values[name] = self.memos[name].values_of(texts[name], flagged)
             if column.form is Form.IDENTIFIER:
-                values[f"{name}_text"] = list(texts.get(name) or values[name])
+                values[f"{name}_text"] = texts.get(name) or values[name]
         return values
 
 
@@ -175,7 +175,7 @@ def _text(column: Column, texts: Cells, flagged: set[int]) -> Values:
         for position, text in enumerate(texts):
             if text and not cells.begins_a_word(text[0]) and (identifiers.is_my_number(text) or not text.strip()):
                 flagged.add(position)
-    return list(texts)
+    return texts
 
 
 def _flag_unseen(texts: Cells, joined: str, flagged: set[int]) -> None:
@@ -206,13 +206,13 @@ def _link(column: Column, texts: Cells, flagged: set[int]) -> Values:
     if not (joined.isascii() and joined.encode().isalnum()):
         flagged.update(position for position, text in enumerate(texts) if text and not LINK.fullmatch(text))
     _flag_my_numbers(texts, joined, flagged)
-    return list(texts)
+    return texts
 
 
 def _identifier(column: Column, texts: Cells, flagged: set[int]) -> Values:
     """Canonical forms, printable ASCII by the fast path. The texts as registered are kept apart."""
     is_number = column.name == "number"
-    folded: Values = list(map(canon.fold_number if is_number else canon.fold, texts))
+    folded: list[Any] = list(map(canon.fold_number if is_number else canon.fold, texts))
     if None in folded:
         # Kanji, kana and full-width digits are as usual in symbols as ASCII: no reason to check the row one by one.
         for position, key in enumerate(folded):

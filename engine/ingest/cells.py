@@ -136,7 +136,10 @@ def check_digit_fits(insurer_number: str) -> bool:
 
 def elderly_number_fault(text: str) -> Fault | None:
     """What is wrong with an insured number of an insurer 39...: eight digits, the last a check digit."""
-    digits = identifiers.canonical_symbol(text)
+    try:
+        digits = identifiers.canonical_symbol(text)
+    except InputError as error:
+        return fault_of(error, text)
     if len(digits) != identifiers.ELDERLY_NUMBER_DIGITS or not (digits.isascii() and digits.isdigit()):
         return Fault("input.format", kind_of(text))
     return None if identifiers.check_digit_ok(digits) else Fault("input.check_digit", "wrong check digit")

@@ -306,6 +306,14 @@ def test_insurers_of_the_late_elderly_have_checked_numbers_and_no_symbol() -> No
     assert codes(feeds.LATE_ELDERLY | {"number": "０１２３４５６６"}) == []
 
 
+@pytest.mark.parametrize("number", ["12\n34", "1" * 21, "\ud8001234567"])
+def test_an_unreadable_number_of_the_late_elderly_is_a_row_error(number: str) -> None:
+    """The check of many such numbers at once once let the error of a control character through to the caller."""
+    row = BASE | feeds.LATE_ELDERLY
+    rows, errors = feed.decode_operations([*[row] * 10, row | {"number": number}])
+    assert len(rows) == 10 and [(error.row, error.column) for error in errors] == [(11, "number")]
+
+
 @pytest.mark.parametrize("change", [{"insurer_number": "123456"}, feeds.LATE_ELDERLY | {"number": "01234567"}], ids=str)
 def test_a_wrong_check_digit_is_counted_where_policy_lets_it_pass(change: dict[str, str]) -> None:
     data = csv_text(*[BASE | change] * 8)
