@@ -84,6 +84,7 @@ def test_25_kills_lose_and_invent_nothing(folder: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_200_kills_lose_and_invent_nothing(folder: Path) -> None:
-    for _ in range(8):
-        kill_often(folder / str(_), 25, SystemRandom().randrange(2**32))
+    for batch in range(8):
+        kill_often(folder / str(batch), 25, SystemRandom().randrange(2**32))
