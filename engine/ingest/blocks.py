@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress, repeat
-from operator import attrgetter, gt, itemgetter
+from operator import attrgetter, gt
 from typing import Any, Final
 
 import numpy as np
@@ -26,8 +26,10 @@ from engine.ingest.rows import Row, RowError
 from engine.records import Certificate, Person, Qualification
 from ext import canon
 
-MEMO_MAX: Final = 200_000
-"""Distinct texts that one column remembers; then it starts afresh."""
+MEMO_MAX: Final = 131_072
+"""Distinct texts that a memo keeps before it starts afresh: all days of a lifetime in both forms, all postcodes."""
+LONG_MEMO_MAX: Final = 4_096
+"""The same for issuers and lists of diseases, which are longer."""
 FEW: Final = 6
 """Below this many rows, checking them one by one is quicker."""
 NOTHING_LEFT: Final = frozenset("-" * length for length in range(limits.IDENTIFIER_CHARS_MAX + 1))
@@ -37,7 +39,6 @@ PLAIN_SERIAL: Final = re.compile("[1-9A-Fa-f][0-9A-Fa-f]*")
 ODD_BEGINNING: Final = re.compile("\n[^\n一-鿿㐀-䶿ぁ-ゖァ-ヺA-Za-z]")
 """A cell of a joined column that does not plainly begin a word."""
 _DOUBT: Final = object()
-_FIRST = itemgetter(0)
 _BY_ROW = attrgetter("row")
 
 Cells = Sequence[str]
@@ -49,10 +50,11 @@ Faults = dict[int, list[tuple[str, Fault]]]
 class Memo(dict[str, Any]):
     """Text -> value of a column, filled as texts appear; what cannot be read is not kept. Safe to share by threads."""
 
-    def __init__(self, read: Callable[[str], Any], absent: Any) -> None:
+    def __init__(self, read: Callable[[str], Any], absent: Any, bound: int = MEMO_MAX) -> None:
         super().__init__()
         self.read = read
         self.absent = absent
+        self.bound = bound
 
     def __missing__(self, text: str) -> Any:
         value = self[text] = self.read(text) if text else self.absent
@@ -60,7 +62,7 @@ class Memo(dict[str, Any]):
 
     def values_of(self, texts: Cells, flagged: set[int]) -> Values:
         """The values of a column; positions in doubt are flagged."""
-        if len(self) > MEMO_MAX:
+        if len(self) > self.bound:
             self.clear()
         count = len(texts)
         first = texts[0]
@@ -252,11 +254,25 @@ _VECTORS: Final[dict[Form, Callable[[Column, Cells, set[int]], Values]]] = {
     Form.SERIAL: _serial,
 }
 _INSURER: Final = BY_NAME["insurer_number"]
-_MEMOS: Final = {
-    column.name: Memo(cells.memo_reader(column), ABSENT[column.name])
-    for column in COLUMNS
-    if column.form not in _VECTORS and column.form is not Form.INSURER
-}
+
+
+def _made_memos() -> dict[str, Memo]:
+    """A memo for each column of few values; columns of dates that may be any day and absent share one."""
+    memos: dict[str, Memo] = {}
+    dates = Memo(cells.memo_reader(BY_NAME["lost_on"]), None)
+    for column in COLUMNS:
+        if column.form in _VECTORS or column.form is Form.INSURER:
+            continue
+        absent = ABSENT[column.name]
+        if column.form is Form.DATE and column.name != "birth_date" and absent is None:
+            memos[column.name] = dates
+        else:
+            bound = LONG_MEMO_MAX if column.form in (Form.ISSUER, Form.DISEASES) else MEMO_MAX
+            memos[column.name] = Memo(cells.memo_reader(column), absent, bound)
+    return memos
+
+
+_MEMOS: Final = _made_memos()
 """What does not depend on rules is remembered for all feeds: dates, codes, postcodes, issuers."""
 CERTIFICATE_COLUMNS: Final = (
     "certificate_issuer",

@@ -20,7 +20,7 @@ from engine.errors import (
     FeedTruncatedError,
     InputError,
 )
-from engine.ingest import columns, cut, feed
+from engine.ingest import blocks, columns, cut, feed
 from engine.ingest.rows import NO_TARGET, Op, Row, RowError
 from engine.records import Certificate, ElderlyCertificate, LimitCertificate, Relation, Sex, SpecificDisease, State
 from tests.support import feeds
@@ -621,3 +621,22 @@ def test_a_quick_cut_is_right_or_not_made(text: str, wanted: list[list[str]] | N
     if found is not None:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
         assert [list(column) for column in zip(*rows, strict=True)] == found
+
+
+def test_memos_start_afresh_when_they_are_full() -> None:
+    """More distinct dates, issuers and postcodes than a memo keeps: the same rows, bounded memory."""
+    shown = [days.format_iso(day) for day in range(-3_000, 60_000)]
+    rows = [
+        BASE
+        | feeds.CERTIFICATE
+        | {"gained_on": date, "certificate_issuer": f"CN={number}", "birth_date": date.replace("-", "")}
+        for number, date in enumerate(shown)
+        if number % 9 == 0
+    ]
+    found, _ = read(csv_text(*rows, *rows))
+    assert [row.person.certificates[0].issuer for row in found] == [
+        row["certificate_issuer"].casefold() for row in (*rows, *rows)
+    ]
+    assert [days.format_iso(row.person.birth_date) for row in found] == [row["gained_on"] for row in rows * 2]
+    assert len(blocks._MEMOS["certificate_issuer"]) <= blocks.LONG_MEMO_MAX + feed.ROWS_PER_BLOCK_MAX
+    assert max(map(len, blocks._MEMOS.values())) <= blocks.MEMO_MAX + feed.ROWS_PER_BLOCK_MAX
