@@ -245,3 +245,5 @@ class Insurer(msgspec.Struct, frozen=True):
     """The last feed sequence number."""
     twelve_digit_numbers: bool = False
     """Its insured numbers have 12 digits: exempt from the My Number guard on `number`."""
+    last_feed: int | None = None
+    """The id of the last feed, of anybody, that had rows of this insurer: tells a repeated call from a new one."""

@@ -28,6 +28,7 @@ from engine.errors import (
     FeedRowsError,
     InsurerUnknownError,
     ShikakuError,
+    StoreError,
     StorePoisonedError,
     WriterBusyError,
 )
@@ -127,6 +128,7 @@ class Registry:
                     fresh_at_ms=known.fresh_at_ms,
                     feed_as_of=known.feed_as_of,
                     feed_number=known.feed_number,
+                    last_feed=known.last_feed,
                 )
             with self.store.transaction() as txn:
                 txn.put_insurer(insurer)
@@ -485,7 +487,7 @@ class _Import:
         if header.scope != OPERATOR_SCOPE:
             self._insurers = {header.scope}
         fresh = {
-            number: _freshened(self._registry._insurers[number], header, self._registry._clock.now_ms())
+            number: _freshened(self._registry._insurers[number], header, applied.feed, self._registry._clock.now_ms())
             for number in self._insurers
         }
         with store.transaction() as txn:
@@ -533,7 +535,7 @@ class _Group:
         for call in calls:
             try:
                 results.append(self._call(txn, call, now_ms, today))
-            except StorePoisonedError:
+            except StoreError:
                 raise
             except ShikakuError as error:
                 results.append(error)
@@ -552,9 +554,10 @@ class _Group:
     def _call(self, txn: Transaction, call: DeltaCall, now_ms: int, today: int) -> FeedReceipt:
         if call.insurer not in self._insurers:
             raise InsurerUnknownError("the insurer is not registered here", field="insurer_number")
+        insurer = self.fresh.get(call.insurer) or self._insurers[call.insurer]
         known = txn.feed_by_digest(call.insurer, call.digest)
         last = None if call.feed_number is None else txn.last_feed_number(call.insurer)
-        if known is not None and _is_replay(known, call.feed_number, last):
+        if known is not None and _is_repeated(known, insurer, call.feed_number, last):
             return _receipt(known, replayed=True)
         _check_number(call.feed_number, last)
         as_of = today if call.as_of is None else call.as_of
@@ -566,8 +569,7 @@ class _Group:
         self.seq = last_seq
         self.next_feed += 1
         self.receipts += 1
-        insurer = self.fresh.get(call.insurer) or self._insurers[call.insurer]
-        self.fresh[call.insurer] = _freshened(insurer, header, now_ms)
+        self.fresh[call.insurer] = _freshened(insurer, header, applied.feed, now_ms)
         return _receipt(applied)
 
     def _rows(self, call: DeltaCall) -> dict[Op, int]:
@@ -585,6 +587,10 @@ class _Group:
                     counts[row.op] += 1
                 except RefusedRow as refused:
                     refusal = refused.error(row.row)
+                except BaseException:
+                    # A record that cannot be read, say: this call leaves no trace in what the others commit.
+                    self._workspace.undo(length)
+                    raise
             if refusal is not None:
                 report.add_errors([refusal])
         if report.error_count:
@@ -602,13 +608,14 @@ def _insurer_refusal(row: Row, scope: str, known: dict[str, Insurer]) -> RowErro
     return None
 
 
-def _freshened(insurer: Insurer, header: _FeedHeader, now_ms: int) -> Insurer:
+def _freshened(insurer: Insurer, header: _FeedHeader, feed_id: int, now_ms: int) -> Insurer:
     numbered = header.feed_number is not None and header.scope == insurer.number
     return replace(
         insurer,
         fresh_at_ms=now_ms,
         feed_as_of=header.as_of,
         feed_number=header.feed_number if numbered else insurer.feed_number,
+        last_feed=feed_id,
     )
 
 
@@ -619,6 +626,17 @@ def _is_replay(known: Feed, feed_number: int | None, last: int | None) -> bool:
     changes something, changes it otherwise and changes it back must not be told "nothing to do".
     """
     return feed_number is None or last is None or feed_number <= last or known.feed_number == last
+
+
+def _is_repeated(known: Feed, insurer: Insurer, feed_number: int | None, last: int | None) -> bool:
+    """Whether a call is one that was applied before, sent again because its answer was lost.
+
+    Without a number only the insurer's last feed can be that: lost, corrected, lost again are three calls, and the
+    third, with the bytes of the first, must not leave the person insured.
+    """
+    if feed_number is None:
+        return insurer.last_feed is None or insurer.last_feed == known.feed
+    return _is_replay(known, feed_number, last)
 
 
 def _check_number(feed_number: int | None, last: int | None) -> None:

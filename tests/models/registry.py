@@ -32,13 +32,20 @@ class Model:
     numbers: dict[str, int] = field(default_factory=dict)
     numbered: dict[tuple[str, bytes], int | None] = field(default_factory=dict)
     """Under which feed number each content was applied last."""
+    latest: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """The last content, of anybody, that had rows of an insurer."""
 
-    def apply(self, scope: str, digest: bytes, rows: list[Row], feed_number: int | None = None) -> object:
+    def apply(
+        self, scope: str, digest: bytes, rows: list[Row], feed_number: int | None = None, *, is_call: bool = False
+    ) -> object:
         """What a call or a feed must give: counts, ("replayed", counts), "feed.number", or the set of refused rows."""
         if (scope, digest) in self.receipts:
             last = self.numbers.get(scope)
             other_since = last is not None and self.numbered.get((scope, digest)) != last
-            if feed_number is None or last is None or feed_number <= last or not other_since:
+            if is_call and feed_number is None:
+                if self.latest[scope] == (scope, digest):
+                    return ("replayed", self.receipts[scope, digest])
+            elif feed_number is None or last is None or feed_number <= last or not other_since:
                 return ("replayed", self.receipts[scope, digest])
         if feed_number is not None and feed_number <= self.numbers.get(scope, -1):
             return "feed.number"
@@ -56,6 +63,8 @@ class Model:
             return refused
         self.receipts[scope, digest] = counts
         self.numbered[scope, digest] = feed_number
+        concerned = {row.person.qualifications[0].insurer_number for row in rows} if scope == "operator" else {scope}
+        self.latest |= dict.fromkeys(concerned, (scope, digest))
         if feed_number is not None:
             self.numbers[scope] = feed_number
         return counts

@@ -130,7 +130,7 @@ class Pair:
             if not whole:
                 asked = [asked[at] for at in self.model.accepted(insurer, asked)]
             made.append(call(*asked, insurer=insurer, feed_number=number))
-            expected.append(self.model.apply(insurer, made[-1].digest, made[-1].rows, number))
+            expected.append(self.model.apply(insurer, made[-1].digest, made[-1].rows, number, is_call=True))
         assert [outcome(result) for result in self.registry.apply_calls(made)] == expected
 
     def feed(self, step: tuple[str | None, list[str], int | None, bool]) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from engine import days, limits
@@ -17,13 +18,14 @@ from engine.errors import (
     FeedTruncatedError,
     IndexSpaceError,
     InsurerUnknownError,
+    RecordCorruptError,
     ShikakuError,
     StoreFullError,
     StorePoisonedError,
     WriterBusyError,
 )
 from engine.index import IndexReader, IndexWriter
-from engine.ingest.registry import DeltaCall, Registry
+from engine.ingest.registry import DeltaCall, FeedReceipt, Registry
 from engine.ingest.rows import Op, Row
 from engine.records import Insurer, Person, Sex, State
 from tests.support import registries
@@ -288,6 +290,41 @@ def test_the_same_content_is_replayed_even_within_a_group(registry: Registry) ->
     assert registry.store.committed_seq == first.data_version == third.data_version
 
 
+def test_a_call_that_returns_after_another_is_applied_again(registry: Registry) -> None:
+    """Lost, corrected, lost again, without numbers: the third call once came back as a replay and changed nothing."""
+    applied(registry, call(row(1, gained=36_000)))
+    lost, corrected = call(lose(1, gained=36_000)), call(row(1, Op.CHANGE, gained=36_000))
+    receipts = [*applied(registry, lost, corrected, lost), *applied(registry, lost)]
+    assert [receipt.replayed for receipt in receipts] == [False, False, False, True]
+    (person,) = people(registry)
+    assert person.qualifications[0].lost_on == 36_500
+
+
+def test_a_call_that_meets_a_damaged_record_leaves_no_trace_in_its_group(config: Config) -> None:
+    """The new person of such a call was once committed together with the calls beside it."""
+    registry = Registry.open(config, KEYS)
+    applied(registry, call(row(1)), call(row(2)))
+    registry.close()
+    env = lmdb.open(str(config.store_dir), map_size=config.map_bytes, max_dbs=9)
+    with env.begin(write=True) as txn:
+        cursor = txn.cursor(env.open_db(b"versions", txn))
+        assert cursor.first()
+        key, value = cursor.item()
+        cursor.put(key, value[:-6] + bytes([value[-6] ^ 1]) + value[-5:])
+    env.close()
+    registry = Registry.open(config, KEYS)
+    try:
+        damaged = call(row(3), row(1, Op.CHANGE, kana="サトウ"))
+        bad, good = registry.apply_calls([damaged, call(row(4))])
+        assert isinstance(bad, RecordCorruptError)
+        assert isinstance(good, FeedReceipt) and (good.rows, good.data_version) == (1, 3)
+        assert registry.store.next_person == 4
+        assert registry.index.find(KEYS.card_hash(INSURERS[0], registries.BORN, "12", "3")) == ()
+        assert registry.store.person(3, 3) is not None
+    finally:
+        registry.close()
+
+
 def test_feed_numbers_go_up_within_their_scope(registry: Registry) -> None:
     applied(registry, call(row(1), feed_number=5))
     for number in (5, 4):
@@ -320,7 +357,12 @@ def test_freshness_is_stored_and_shown(tmp_path: Path) -> None:
         applied(registry, call(row(1), feed_number=4))
         assert registry.index.insurers_version != version
         expected = Insurer(
-            INSURERS[0], f"insurer {INSURERS[0]}", fresh_at_ms=1_700_000_000_000, feed_as_of=39_000, feed_number=4
+            INSURERS[0],
+            f"insurer {INSURERS[0]}",
+            fresh_at_ms=1_700_000_000_000,
+            feed_as_of=39_000,
+            feed_number=4,
+            last_feed=1,
         )
         assert registry.insurers()[0] == registry.store.insurer(INSURERS[0]) == expected
         renamed = registry.register_insurer(Insurer(INSURERS[0], "another name"))
