@@ -16,7 +16,6 @@ from engine.errors import KeyMissingError
 from ext import keyhash
 
 MASTER_BYTES = 32
-_SEPARATOR = b"\x1f"
 
 
 class Keys:
@@ -54,7 +53,7 @@ def card_message(insurer_number: str, birth_date: int, symbol_key: str, number_k
 
 def certificate_message(issuer: str, serial: str) -> bytes:
     """What is hashed for a certificate: `02` issuer, separator, serial."""
-    return b"\x02" + issuer.encode() + _SEPARATOR + serial.encode()
+    return f"\x02{issuer}\x1f{serial}".encode()
 
 
 def derive(master: bytes, purpose: bytes) -> bytes:

@@ -14,7 +14,7 @@ import secrets
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -64,7 +64,6 @@ _HEAD_BYTES = _RECORD_HEAD.size
 _TAIL_BYTES = _RECORD_TAIL.size
 _CRC_RESIDUE = 0x2144DF1C
 
-_encode_person = msgspec.msgpack.Encoder().encode
 _decode_person = msgspec.msgpack.Decoder(Person).decode
 _decode_insurer = msgspec.msgpack.Decoder(Insurer).decode
 
@@ -127,9 +126,8 @@ def split_key(key: bytes) -> tuple[int, int]:
     return number, _MASK - inverted
 
 
-def encode_person(person: Person) -> bytes:
-    """The MessagePack part of a record."""
-    return _encode_person(person)
+encode_person: Final[Callable[[Person], bytes]] = msgspec.msgpack.Encoder().encode
+"""The MessagePack part of a record."""
 
 
 def record_head(entry_count: int, recorded_at_ms: int) -> bytes:
@@ -611,7 +609,9 @@ class Transaction:
         rows["number"] = numbers
         if len(numbers):
             pairs = list(struct.iter_unpack("8s4s", rows.tobytes()))
-            self._txn.cursor(self._dbs["changes"]).putmulti(pairs, overwrite=False, append=True)
+            consumed, added = self._txn.cursor(self._dbs["changes"]).putmulti(pairs, overwrite=False, append=True)
+            if added != len(pairs):
+                raise RecordCorruptError("a change has this number already")
 
     def put_feed(self, feed: Feed) -> None:
         """Record a feed, and the digest and number by which a replay is recognised."""

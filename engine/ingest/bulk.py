@@ -14,7 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import days, store
-from engine.entries import CARD, CERTIFICATE, ENTRY_BYTES, ENTRY_DTYPE, LINK, card_aux, certificate_aux
+from engine.entries import (
+    AUX_CANCELLED,
+    AUX_PENDING,
+    CARD,
+    CERTIFICATE,
+    ENTRY_BYTES,
+    ENTRY_DTYPE,
+    EXPIRY_BASE,
+    EXPIRY_MAX,
+    EXPIRY_RECORD,
+    EXPIRY_REVOKED,
+    LINK,
+    card_aux,
+)
 from engine.ingest.rows import Op, Row
 from engine.ingest.spool import ROW_DTYPE, Staged
 from engine.keys import Keys, card_message, certificate_message
@@ -39,63 +52,79 @@ class Counts(Protocol):
 def stage_rows(keys: Keys, rows: list[Row]) -> Staged:
     """Arrays and encoded people of one chunk of rows. Everything that costs is done once for the whole chunk."""
     staged = np.zeros(len(rows), ROW_DTYPE)
-    people = [store.encode_person(row.person) for row in rows]
-    staged["row"] = [row.row for row in rows]
-    staged["op"] = [_NEW if row.op is Op.NEW else OPS.index(row.op) for row in rows]
-    staged["person_bytes"] = [len(person) for person in people]
-    _stage_cards(keys, rows, staged)
-    _stage_others(keys, rows, staged)
-    confirmed = (staged["card_aux"] & _PENDING_OR_CANCELLED) == 0
-    staged["plain"] &= (staged["op"] == _NEW) & (confirmed | ~staged["has_certificate"])
+    columns = _Columns()
+    columns.take(rows)
+    people = columns.people
+    staged["row"] = columns.row
+    staged["op"] = columns.op
+    staged["person_bytes"] = list(map(len, people))
+    staged["card"] = keyhash.siphash128_many(keys.index_key, columns.card)
+    staged["card_aux"] = columns.card_aux
+    gained, lost = np.array(columns.gained, np.int64), np.array(columns.lost, np.int64)
+    staged["gained"] = np.clip(gained, 0, days.DAY_MAX)
+    staged["lost"] = np.where(lost == _NEVER_LOST, days.NO_DAY, np.clip(lost, 0, days.DAY_MAX))
+    certified, linked = np.array(columns.certified, np.intp), np.array(columns.linked, np.intp)
+    staged["has_certificate"][certified] = True
+    staged["certificate"][certified] = keyhash.siphash128_many(keys.index_key, columns.certificate)
+    staged["certificate_aux"][certified] = certificates_aux(
+        np.array(columns.expires, np.int64), np.array(columns.revoked, np.bool_)
+    )
+    staged["has_link"][linked] = True
+    staged["link"][linked] = keyhash.siphash128_many(keys.index_key, columns.link)
+    confirmed = (staged["card_aux"] & (AUX_PENDING | AUX_CANCELLED)) == 0
+    staged["plain"] = (staged["op"] == _NEW) & (gained <= lost) & (confirmed | ~staged["has_certificate"])
     return Staged(staged, people)
 
 
-_PENDING_OR_CANCELLED: Final = 0b11000
+class _Columns:
+    """What is taken out of rows, a list a column. One walk: a chunk of rows does not fit the processor's cache."""
+
+    def __init__(self) -> None:
+        self.people: list[bytes] = []
+        self.row: list[int] = []
+        self.op: list[int] = []
+        self.card: list[bytes] = []
+        self.card_aux: list[int] = []
+        self.gained: list[int] = []
+        self.lost: list[int] = []
+        self.certified: list[int] = []
+        self.certificate: list[bytes] = []
+        self.expires: list[int] = []
+        self.revoked: list[bool] = []
+        self.linked: list[int] = []
+        self.link: list[bytes] = []
+
+    def take(self, rows: list[Row]) -> None:
+        encode, known_aux = store.encode_person, dict[str, int]()
+        for at, row in enumerate(rows):
+            person = row.person
+            self.people.append(encode(person))
+            self.row.append(row.row)
+            self.op.append(_NEW if row.op is Op.NEW else OPS.index(row.op))
+            (q,) = person.qualifications
+            self.card.append(card_message(q.insurer_number, person.birth_date, q.symbol_key, q.number_key))
+            self.gained.append(q.gained_on)
+            self.lost.append(_NEVER_LOST if q.lost_on is None else q.lost_on)
+            kind = f"{q.branch}.{q.loss_reason}"
+            aux = known_aux.get(kind) if q.state is State.CONFIRMED else card_aux(q, multi=False)
+            if aux is None:
+                aux = known_aux[kind] = card_aux(q, multi=False)
+            self.card_aux.append(aux)
+            for certificate in person.certificates:
+                self.certified.append(at)
+                self.certificate.append(certificate_message(certificate.issuer, certificate.serial))
+                self.expires.append(certificate.expires_on)
+                self.revoked.append(certificate.revoked)
+            if person.link_code:
+                self.linked.append(at)
+                self.link.append(f"\x04{person.link_code}".encode())
 
 
-def _stage_cards(keys: Keys, rows: list[Row], staged: np.ndarray) -> None:
-    messages, gained, lost, aux = [], [], [], []
-    known_aux: dict[str, int] = {}
-    for row in rows:
-        person = row.person
-        q = person.qualifications[0]
-        messages.append(card_message(q.insurer_number, person.birth_date, q.symbol_key, q.number_key))
-        gained.append(q.gained_on)
-        lost.append(_NEVER_LOST if q.lost_on is None else q.lost_on)
-        if q.state is State.CONFIRMED:
-            kind = q.branch + "." + q.loss_reason
-            bits = known_aux.get(kind)
-            if bits is None:
-                bits = known_aux[kind] = card_aux(q, multi=False)
-            aux.append(bits)
-        else:
-            aux.append(card_aux(q, multi=False))
-    staged["card"] = keyhash.siphash128_many(keys.index_key, messages)
-    first, end = np.array(gained, np.int64), np.array(lost, np.int64)
-    staged["plain"] = first <= end
-    staged["gained"] = np.clip(first, 0, days.DAY_MAX)
-    staged["lost"] = np.where(end == _NEVER_LOST, days.NO_DAY, np.clip(end, 0, days.DAY_MAX))
-    staged["card_aux"] = aux
-
-
-def _stage_others(keys: Keys, rows: list[Row], staged: np.ndarray) -> None:
-    certificates, links = [], []
-    for at, row in enumerate(rows):
-        person = row.person
-        if person.certificates:
-            certificates.append((at, person.certificates[0]))
-        if person.link_code:
-            links.append((at, b"\x04" + person.link_code.encode()))
-    if certificates:
-        certified = np.array([at for at, _ in certificates])
-        messages = [certificate_message(certificate.issuer, certificate.serial) for _, certificate in certificates]
-        staged["has_certificate"][certified] = True
-        staged["certificate"][certified] = keyhash.siphash128_many(keys.index_key, messages)
-        staged["certificate_aux"][certified] = [certificate_aux(certificate) for _, certificate in certificates]
-    if links:
-        linked = np.array([at for at, _ in links])
-        staged["has_link"][linked] = True
-        staged["link"][linked] = keyhash.siphash128_many(keys.index_key, [message for _, message in links])
+def certificates_aux(expires: NDArray[np.int64], revoked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """`entries.certificate_aux` of many certificates."""
+    expiry = expires - EXPIRY_BASE + 2
+    expiry = np.where((expiry > EXPIRY_REVOKED) & (expiry <= EXPIRY_MAX), expiry, EXPIRY_RECORD)
+    return np.where(revoked, EXPIRY_REVOKED, expiry) << 2
 
 
 def keys_needed(staged: np.ndarray, index: Counts) -> int:
