@@ -177,14 +177,21 @@ class Verifier:
 class _Found:
     """What the records say: the decision and, by spell, where it came from."""
 
-    __slots__ = ("certificate", "decision", "people", "spells", "version")
+    __slots__ = ("_spells", "certificate", "decision", "people", "version")
 
     def __init__(self, version: int, people: dict[int, Person]) -> None:
         self.version = version
         self.people = people
-        self.spells = {number: spells_of(number, person.qualifications) for number, person in people.items()}
+        self._spells: dict[int, list[Spell]] = {}
         self.decision = rules.UNKNOWN_CARD
         self.certificate: Certificate | None = None
+
+    def held(self, number: int) -> list[Spell]:
+        """All spells of one of these people, in the order of the qualifications; the same objects every time."""
+        spells = self._spells.get(number)
+        if spells is None:
+            spells = self._spells[number] = spells_of(number, self.people[number].qualifications)
+        return spells
 
     def answer(self, inquiry: Inquiry) -> Answer:
         """The answer with the deciding qualification's data, if the decision shows any."""
@@ -209,7 +216,10 @@ class _Found:
         )
 
     def _qualification(self, person: Person, spell: Spell) -> Qualification:
-        for candidate, qualification in zip(self.spells[spell[0]], person.qualifications, strict=True):
+        held = person.qualifications
+        if len(held) == 1:
+            return held[0]
+        for candidate, qualification in zip(self.held(spell[0]), held, strict=True):
             if candidate is spell:
                 return qualification
         raise AssertionError("a decision's spell is one of those that it was given")
@@ -218,16 +228,15 @@ class _Found:
 def _decide_card(version: int, people: dict[int, Person], card: CardIdentifiers, as_of: int) -> _Found:
     """Compare the records with the card, and decide between those that fit."""
     found = _Found(version, people)
-    candidates = [
-        spell
-        for number, person in people.items()
-        if person.birth_date == card.birth_date
-        for spell, q in zip(found.spells[number], person.qualifications, strict=True)
-        if q.number_key == card.number_key
-        and q.symbol_key == card.symbol_key
-        and q.insurer_number == card.insurer_number
-    ]
-    found.decision = decide_card(candidates, branch_code(card.branch), as_of, found.spells.__getitem__)
+    candidates: list[Spell] = []
+    number_key, symbol_key, insurer_number = card.number_key, card.symbol_key, card.insurer_number
+    for number, person in people.items():
+        if person.birth_date != card.birth_date:
+            continue
+        for spell, q in zip(found.held(number), person.qualifications, strict=True):
+            if q.number_key == number_key and q.symbol_key == symbol_key and q.insurer_number == insurer_number:
+                candidates.append(spell)
+    found.decision = decide_card(candidates, branch_code(card.branch), as_of, found.held)
     return found
 
 
@@ -242,7 +251,7 @@ def _decide_certificate(
             if certificate.serial == asked.serial and certificate.issuer == asked.issuer:
                 holders.append((number, certificate.expires_on, certificate.revoked))
                 found.certificate = certificate
-    found.decision = rules.decide_certificate(holders, today, as_of, found.spells.__getitem__)
+    found.decision = rules.decide_certificate(holders, today, as_of, found.held)
     return found
 
 
