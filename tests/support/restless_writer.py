@@ -46,7 +46,8 @@ class Restless:
     def feed(self) -> FeedReceipt:
         new = self.new_numbers(self.random.choice([3, 400, 400]))
         gone = self.taken(self.random.randrange(40))
-        lines = [csv_line(number, link=f"L{number}", serial=number.replace("K", "a").replace("N", "b")) for number in new]
+        serials = [number.replace("K", "a").replace("N", "b") for number in new]
+        lines = [csv_line(n, link=f"L{n}", serial=serial) for n, serial in zip(new, serials, strict=True)]
         again = [csv_line(f"{number}B", link=f"L{number}") for number in new[::7]]
         lose = [csv_line(number, "lose", gained="", lost="2021-01-01", reason="03") for number in gone]
         lines += again + lose
