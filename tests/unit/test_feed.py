@@ -543,6 +543,14 @@ def test_chunks_are_bounded_and_tell_the_position(tmp_path: Path) -> None:
     assert positions == sorted(positions) and positions[-1] == path.stat().st_size
 
 
+def test_chunks_may_be_asked_for_in_small(tmp_path: Path) -> None:
+    data = csv_text(*[BASE | {"number": str(number)} for number in range(1, 1_001)]).encode()
+    whole = read(data)
+    sizes = [chunk.seen for chunk in feed.read(io.BytesIO(data), rows_per_chunk=300)]
+    assert read(data, rows_per_chunk=300) == whole and sum(sizes) == 1_000 and 3 <= len(sizes) <= 10
+    assert len(list(feed.read(io.BytesIO(data), rows_per_chunk=10**9))) == 1
+
+
 def test_memory_does_not_grow_with_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times the rows, the same peak: what a chunk needs."""
     monkeypatch.setattr(limits, "FEED_ROWS_PER_CHUNK", 2_000)
