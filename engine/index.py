@@ -7,17 +7,22 @@ A directory holds `CURRENT`, which names the segment in use, and the segments `i
 - Within a change: new entries are in before the visible sequence number moves, old ones go after it. While a change
   is under way, `settled_version` is -1, so that a verdict from memory is not taken from half of it.
 - `data_version` of the writer is the change up to which the table is whole: what recovery has to go on from.
+- A writer holds the lock of its directory for its life, so that two stores with one directory cannot mix.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import re
+import secrets
 import struct
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -26,7 +31,7 @@ from numpy.typing import NDArray
 
 from engine import durable, shm
 from engine.entries import ENTRY_BYTES, ENTRY_DTYPE
-from engine.errors import IndexCorruptError, IndexSpaceError, KeyMismatchError, StartingError
+from engine.errors import IndexCorruptError, IndexSpaceError, KeyMismatchError, StartingError, StoreLockedError
 from ext import probe
 
 Match = tuple[int, int, int, int]
@@ -52,11 +57,17 @@ _CHUNK_BYTES: Final = 8 << 20
 _SPOOL_ROWS: Final = 65_536
 _FOLLOW_TRIES: Final = 50
 _FOLLOW_PAUSE_S: Final = 0.01
+_LOCK_TRIES: Final = 5
+_LOCK_PAUSE_S: Final = 0.02
 
 
-def default_directory(store_id: bytes) -> Path:
-    """Where the index of a store lives unless the settings say otherwise: memory, named after the store."""
-    return Path("/dev/shm") / f"shikaku-{store_id.hex()[:12]}"
+def default_directory(store_id: bytes, data_dir: Path) -> Path:
+    """Where the index of a store lives unless the settings say otherwise: memory, named after store and folder.
+
+    A copy of a data folder has the store id of the original, and must not share its index.
+    """
+    folder = hashlib.blake2b(os.fsencode(os.path.realpath(data_dir)), digest_size=4).hexdigest()
+    return Path("/dev/shm") / f"shikaku-{store_id.hex()[:12]}-{folder}"
 
 
 class IndexReader:
@@ -182,10 +193,14 @@ class IndexReader:
 class IndexWriter:
     """Changes the table; one in one process at a time. Sees provisional entries too."""
 
-    __slots__ = ("_directory", "_identity", "_segment", "_spool", "_spooled", "_table")
+    __slots__ = ("_directory", "_identity", "_lock", "_segment", "_spool", "_spool_dir", "_spooled", "_table")
 
-    def __init__(self, directory: Path, segment: shm.Segment, table: probe.Table) -> None:
+    def __init__(
+        self, directory: Path, lock: _Lock, segment: shm.Segment, table: probe.Table, spool_dir: Path | None
+    ) -> None:
         self._directory = directory
+        self._lock = lock
+        self._spool_dir = spool_dir or directory
         self._identity = (table.store_id, table.key_id)
         self._segment = segment
         self._table = table
@@ -194,30 +209,42 @@ class IndexWriter:
 
     @classmethod
     def create(
-        cls, directory: Path, *, store_id: bytes, key_id: bytes, keys: int, form: int | None = None
+        cls,
+        directory: Path,
+        *,
+        store_id: bytes,
+        key_id: bytes,
+        keys: int,
+        form: int | None = None,
+        spool_dir: Path | None = None,
     ) -> IndexWriter:
         """Publish a new, empty generation with room for so many entries, in place of whatever is there.
 
-        Args: form: probe.FORM_ATOMIC16 or FORM_VERSIONED; None: the best that this processor can do.
-        Raises: IndexSpaceError.
+        Args:
+            form: probe.FORM_ATOMIC16 or FORM_VERSIONED; None: the best that this processor can do.
+            spool_dir: where provisional entries are written down; None: the index's own directory.
+        Raises: IndexSpaceError, StoreLockedError if another writer has this directory.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        segment, table = _new_generation(directory, (store_id, key_id), _lines_for(keys), form)
-        segment.collapse()
-        _publish_generation(directory, segment)
-        return cls(directory, segment, table)
+        with _locked(directory) as lock:
+            segment, table = _new_generation(directory, (store_id, key_id), _lines_for(keys), form)
+            segment.collapse()
+            table.insurers_version = _new_insurers_version()
+            _publish_generation(directory, segment)
+            return cls(directory, lock, segment, table, spool_dir)
 
     @classmethod
-    def attach(cls, directory: Path, *, store_id: bytes, key_id: bytes) -> IndexWriter:
+    def attach(cls, directory: Path, *, store_id: bytes, key_id: bytes, spool_dir: Path | None = None) -> IndexWriter:
         """Take over the current generation, and tidy up after a writer that was killed.
 
         Provisional entries are still there (`drop_provisional`), and `data_version` says what must be applied again.
-        Raises: FileNotFoundError if there is none, IndexCorruptError, KeyMismatchError.
+        Raises: FileNotFoundError if there is none, IndexCorruptError, KeyMismatchError, StoreLockedError.
         """
-        segment, table = _open_current(directory, store_id, key_id, writable=True)
-        table.repair()
-        _remove_other_segments(directory, segment.path.name)
-        return cls(directory, segment, table)
+        with _locked(directory) as lock:
+            segment, table = _open_current(directory, store_id, key_id, writable=True)
+            table.repair()
+            _remove_other_segments(directory, segment.path.name)
+            return cls(directory, lock, segment, table, spool_dir)
 
     @property
     def data_version(self) -> int:
@@ -346,7 +373,7 @@ class IndexWriter:
         """
         self._forget()
         source = entries if callable(entries) else _once(entries)
-        self._replace_generation(source, max(keys or 0, KEYS_MIN), seq)
+        self._replace_generation(source, max(keys or 0, KEYS_MIN), seq, whole=True)
 
     def contains(self, persons: NDArray[np.uint32], entries: NDArray[np.void]) -> NDArray[np.bool_]:
         """Which of these entries a search reaches, for fsck."""
@@ -379,47 +406,60 @@ class IndexWriter:
 
     @classmethod
     def load(
-        cls, directory: Path, path: Path, *, store_id: bytes, key_id: bytes, form: int | None = None
+        cls,
+        directory: Path,
+        path: Path,
+        *,
+        store_id: bytes,
+        key_id: bytes,
+        form: int | None = None,
+        spool_dir: Path | None = None,
     ) -> IndexWriter:
         """Publish a new generation from a snapshot.
 
         Raises: FileNotFoundError, IndexCorruptError if the file is not whole or another store's, KeyMismatchError,
-            IndexSpaceError. Nothing is published then.
+            IndexSpaceError, StoreLockedError. Nothing is published then.
         """
         with path.open("rb") as file:
             head = file.read(_SNAPSHOT.size)
             lines = _checked_snapshot(head, path, store_id, key_id)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            segment, table = _new_generation(directory, (store_id, key_id), lines, form)
-            try:
-                segment.collapse()
-                _read_slots(file, head, segment, lines)
-            except BaseException:
-                _discard(segment, table)
-                raise
-        _, _, visible, applied, insurers, *_ = _SNAPSHOT.unpack(head)
-        table.visible_seq, table.insurers_version = visible, insurers
-        table.applied_seq = applied
-        table.sweep()
-        _publish_generation(directory, segment)
-        return cls(directory, segment, table)
+            with _locked(directory) as lock:
+                segment, table = _new_generation(directory, (store_id, key_id), lines, form)
+                try:
+                    segment.collapse()
+                    _read_slots(file, head, segment, lines)
+                except BaseException:
+                    _discard(segment, table)
+                    raise
+                _, _, visible, applied, *_ = _SNAPSHOT.unpack(head)
+                # The counter of the snapshot may have been seen by a reader that still runs, with other insurers.
+                table.visible_seq, table.insurers_version = visible, _new_insurers_version()
+                table.applied_seq = applied
+                table.sweep()
+                _publish_generation(directory, segment)
+                return cls(directory, lock, segment, table, spool_dir)
 
     def close(self) -> None:
         """Unmap; the table stays for the readers and the next writer."""
         self._forget()
         self._table.release()
         self._segment.close()
+        self._lock.release()
 
     def __del__(self) -> None:
         self._forget()
 
-    def _replace_generation(self, entries: Callable[[], Iterable[Batch]], keys: int, seq: int) -> None:
+    def _replace_generation(
+        self, entries: Callable[[], Iterable[Batch]], keys: int, seq: int, *, whole: bool = False
+    ) -> None:
         old = self._table
         segment, table = self._build(entries, keys)
         table.insurers_version = old.insurers_version
         table.visible_seq = max(seq, old.visible_seq)
         table.applied_seq = seq
-        if old.settled_seq == -1 or table.visible_seq != seq:
+        # What was built from everything does not go on with a change that was under way in the old one.
+        if (old.settled_seq == -1 and not whole) or table.visible_seq != seq:
             table.unsettle()
         _publish_generation(self._directory, segment)
         old.retire()
@@ -451,26 +491,31 @@ class IndexWriter:
     # provisional ones as current; so they are kept in a file of their own until they are plain.
 
     def _remember(self, persons: NDArray[np.uint32], entries: NDArray[np.void]) -> None:
-        if self._spool is None:
-            self._spool = tempfile.TemporaryFile()
-        for start in range(0, len(persons), _SPOOL_ROWS):
-            part = slice(start, start + _SPOOL_ROWS)
-            rows = len(persons[part])
-            self._spool.write(rows.to_bytes(4, "little") + persons[part].tobytes() + entries[part].tobytes())
+        with _spooling():
+            if self._spool is None:
+                self._spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._spool = tempfile.TemporaryFile(dir=self._spool_dir)
+            for start in range(0, len(persons), _SPOOL_ROWS):
+                part = slice(start, start + _SPOOL_ROWS)
+                rows = len(persons[part])
+                self._spool.write(rows.to_bytes(4, "little") + persons[part].tobytes() + entries[part].tobytes())
+            self._spool.flush()
         self._spooled += len(persons)
 
     def _remembered(self) -> Iterator[Batch]:
         if self._spool is None:
             return
-        self._spool.seek(0)
-        while head := self._spool.read(4):
-            rows = int.from_bytes(head, "little")
-            persons = np.frombuffer(self._spool.read(4 * rows), np.uint32)
-            yield persons, np.frombuffer(self._spool.read(ENTRY_BYTES * rows), ENTRY_DTYPE)
+        with _spooling():
+            self._spool.seek(0)
+            while head := self._spool.read(4):
+                rows = int.from_bytes(head, "little")
+                persons = np.frombuffer(self._spool.read(4 * rows), np.uint32)
+                yield persons, np.frombuffer(self._spool.read(ENTRY_BYTES * rows), ENTRY_DTYPE)
 
     def _forget(self) -> None:
         if self._spool is not None:
-            self._spool.close()
+            with suppress(OSError):  # what could not be written is thrown away here
+                self._spool.close()
         self._spool, self._spooled = None, 0
 
     def _write_snapshot(self, file: BinaryIO) -> None:
@@ -488,6 +533,61 @@ class IndexWriter:
                     digest.update(chunk)
                     file.write(chunk)
         file.write(digest.digest())
+
+
+@contextmanager
+def _spooling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise durable.error_of(error, "writing down provisional entries") from error
+
+
+def _new_insurers_version() -> int:
+    """Where the counter of an index begins: at a number that no reader has met with another index."""
+    return secrets.randbits(63)
+
+
+# --- the writer's lock --------------------------------------------------------------------------------------------
+
+
+class _Lock:
+    """An exclusive lock on a directory. The system takes it back when the process ends, however it ends."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, directory: Path) -> None:
+        self._descriptor = -1
+        self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for remaining in reversed(range(_LOCK_TRIES)):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if remaining:
+                    time.sleep(_LOCK_PAUSE_S)
+        self.release()
+        raise StoreLockedError(f"another writer uses the index in {directory}")
+
+    def release(self) -> None:
+        """Let go; may be repeated."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[_Lock]:
+    """The writer's lock of a directory; released if the block fails. Raises StoreLockedError, FileNotFoundError."""
+    lock = _Lock(directory)
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
 
 
 # --- generations --------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from engine.store import StoreReader, StoreWriter
 def open_for_writing(config: Config, keys: Keys) -> tuple[StoreWriter, IndexWriter]:
     """Lock and open the store, undo what was never committed, and bring the index up to what was.
 
-    Raises StoreMissingError, StoreLockedError, StoreVersionError, KeyMismatchError, IndexSpaceError.
+    Raises StoreMissingError, StoreVersionError, KeyMismatchError, IndexSpaceError; StoreLockedError if another writer
+    has the store or the directory of the index.
     """
     store = StoreWriter(config.store_dir, key_id=keys.key_id, map_bytes=config.map_bytes)
     try:
@@ -49,13 +50,18 @@ def open_index(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter:
 
 
 def index_directory(config: Config, store_id: bytes) -> Path:
-    """Where the live index of a store is."""
-    return config.index_dir or default_directory(store_id)
+    """Where the live index of a store is; a copy of the data folder has another, unless the settings name one."""
+    return config.index_dir or default_directory(store_id, config.data_dir)
 
 
 def _attach(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter | None:
     try:
-        index = IndexWriter.attach(index_directory(config, store.store_id), store_id=store.store_id, key_id=keys.key_id)
+        index = IndexWriter.attach(
+            index_directory(config, store.store_id),
+            store_id=store.store_id,
+            key_id=keys.key_id,
+            spool_dir=config.spool_dir,
+        )
     except (IndexCorruptError, KeyMismatchError, FileNotFoundError):
         return None
     return _not_ahead(index, committed)
@@ -68,6 +74,7 @@ def _load(config: Config, keys: Keys, store: StoreWriter, committed: int) -> Ind
             config.snapshot_file,
             store_id=store.store_id,
             key_id=keys.key_id,
+            spool_dir=config.spool_dir,
         )
     except (IndexCorruptError, KeyMismatchError, FileNotFoundError):
         return None
@@ -85,7 +92,11 @@ def _not_ahead(index: IndexWriter, committed: int) -> IndexWriter | None:
 def _rebuild(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter:
     needed = max(config.index_keys, store.key_count(committed))
     index = IndexWriter.create(
-        index_directory(config, store.store_id), store_id=store.store_id, key_id=keys.key_id, keys=needed
+        index_directory(config, store.store_id),
+        store_id=store.store_id,
+        key_id=keys.key_id,
+        keys=needed,
+        spool_dir=config.spool_dir,
     )
     try:
         index.rebuild(lambda: store.entries(committed), seq=committed, keys=needed)

@@ -112,6 +112,7 @@ class IndexMachine(RuleBasedStateMachine):
         """Without `close`, as after a kill: what was provisional is still there, and is dropped by recovery."""
         if clean:
             self.writer.close()
+        del self.writer  # its lock goes with it, as with a process
         self.writer = IndexWriter.attach(self.directory / "index", store_id=STORE_ID, key_id=KEY_ID)
         assert self.writer.provisional_count == self.model.provisional_count
         assert self.writer.drop_provisional() == self.model.sweep()
@@ -197,6 +198,7 @@ def test_feeds_of_many_rows(tmp_path: Path, form: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("form", tables.FORMS)
 def test_feeds_of_millions_of_rows(tmp_path: Path, form: int) -> None:
     for seed in range(5):

@@ -230,5 +230,5 @@ def remove_index(data_dir: Path, key_file: Path) -> None:
     from engine.store import StoreReader
 
     store = StoreReader(data_dir / "store", key_id=keys.load(key_file).key_id, map_bytes=1 << 38)
-    shutil.rmtree(default_directory(store.store_id), ignore_errors=True)
+    shutil.rmtree(default_directory(store.store_id, data_dir), ignore_errors=True)
     store.close()

@@ -12,9 +12,10 @@ from api.wire.native import Reader, Writer
 from engine import keys
 from engine.clock import Clock
 from engine.config import Config
-from engine.index import IndexReader, default_directory
+from engine.index import IndexReader
 from engine.ingest.registry import Registry
 from engine.records import Insurer
+from engine.recovery import index_directory
 from engine.store import StoreReader, create
 from engine.verification import Verifier
 
@@ -61,7 +62,7 @@ class Registered:
 class _Asker:
     def __init__(self, config: Config, keys: keys.Keys) -> None:
         self.store = StoreReader(config.store_dir, key_id=keys.key_id, map_bytes=config.map_bytes)
-        directory = config.index_dir or default_directory(self.store.store_id)
+        directory = index_directory(config, self.store.store_id)
         self.index = IndexReader.attach(directory, store_id=self.store.store_id, key_id=keys.key_id)
         clock = Clock(config.clock_fixed_ms)
         verifier = Verifier(self.index, self.store, keys, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import threading
@@ -67,8 +68,13 @@ def publish(writer: IndexWriter, seq: int, added: Batch = NO_ENTRIES, removed: B
     writer.publish(seq, added=added, removed=removed, insurers_changed=False)
 
 
-def test_the_default_directory_is_in_memory_and_named_after_the_store() -> None:
-    assert default_directory(STORE_ID) == Path("/dev/shm/shikaku-000102030405")
+def test_the_default_directory_is_in_memory_and_named_after_store_and_folder(tmp_path: Path) -> None:
+    here, link = tmp_path / "data", tmp_path / "link"
+    link.symlink_to(here)
+    named = default_directory(STORE_ID, here)
+    assert named.parent == Path("/dev/shm") and re.fullmatch(r"shikaku-000102030405-[0-9a-f]{8}", named.name)
+    assert default_directory(STORE_ID, link) == named, "the same folder by another name"
+    assert default_directory(STORE_ID, tmp_path / "copy") != named != default_directory(KEY_ID * 2, here)
 
 
 def test_a_publication_is_seen_by_readers_at_once(directory: Path, form: int) -> None:
@@ -101,10 +107,11 @@ def test_find_message_and_rows_hash_on_the_way(directory: Path, form: int) -> No
 def test_insurers_version_moves_only_when_told(directory: Path) -> None:
     writer, reader = create(directory), None
     reader = reader_of(directory)
+    first = reader.insurers_version
     publish(writer, 1, some(5))
-    assert reader.insurers_version == 0
+    assert reader.insurers_version == first
     writer.publish(1, added=NO_ENTRIES, removed=NO_ENTRIES, insurers_changed=True)
-    assert reader.insurers_version == writer.insurers_version == 1 and reader.settled_version == 1
+    assert reader.insurers_version == writer.insurers_version == first + 1 and reader.settled_version == 1
 
 
 def test_publishing_again_changes_nothing(directory: Path) -> None:
@@ -170,6 +177,7 @@ def test_growth_keeps_everything_and_readers_follow(directory: Path, form: int) 
     writer, plain, hidden = create(directory, form, keys=500), some(400), some(300, 2)
     reader = reader_of(directory)
     writer.publish(3, added=plain, removed=NO_ENTRIES, insurers_changed=True)
+    insurers = writer.insurers_version
     lines = writer.lines
     find = reader.find
     writer.add_provisional(hidden[0][:90], hidden[1][:90])
@@ -180,7 +188,8 @@ def test_growth_keeps_everything_and_readers_follow(directory: Path, form: int) 
     digest, row = tables.rows_of(*plain)[0]
     assert find(digest) == (row,), "a function that was taken before goes on in the new generation"
     assert sees(reader, plain) == 400 and sees(reader, hidden) == 0
-    assert (reader.generation, reader.data_version, reader.settled_version, reader.insurers_version) == (2, 3, 3, 1)
+    assert (reader.generation, reader.data_version, reader.settled_version) == (2, 3, 3)
+    assert reader.insurers_version == insurers, "growth goes on counting"
     assert writer.reserve(100_000, lambda: [plain]) and sees(writer, hidden) == 300, "and once more"
     publish(writer, 4, hidden)
     assert sees(reader, hidden) == 300 and writer.check() == []
@@ -193,7 +202,8 @@ def test_every_property_of_a_reader_follows(directory: Path) -> None:
         writer.publish(5, added=some(10), removed=NO_ENTRIES, insurers_changed=True)
         reader = reader_of(directory)
         writer.rebuild([some(20)], seq=6, keys=20)
-        expected = {"data_version": 6, "settled_version": 6, "insurers_version": 1, "count": 20}
+        insurers = writer.insurers_version
+        expected = {"data_version": 6, "settled_version": 6, "insurers_version": insurers, "count": 20}
         assert getattr(reader, name) == expected.get(name, writer.generation)
         reader.close()
         writer.close()
@@ -328,6 +338,7 @@ def test_create_takes_the_place_of_a_damaged_index_and_its_readers_follow(direct
     reader = reader_of(directory)
     segment = shm.open_(directory / SEGMENT.format(1), writable=True)
     segment.buffer[0:4] = b"XXXX"
+    writer.close()
     with pytest.raises(IndexCorruptError):
         attach(directory)
     writer = create(directory)
@@ -342,8 +353,8 @@ def test_refresh_finds_an_index_that_was_made_anew_by_hand(directory: Path) -> N
     shutil.rmtree(directory)
     with pytest.raises(FileNotFoundError):
         reader.refresh()
-    for _ in range(2):
-        writer = create(directory)
+    create(directory).close()
+    writer = create(directory)
     publish(writer, 5, some(10))
     assert reader.data_version == 0
     assert reader.refresh() and reader.data_version == 5
@@ -450,7 +461,7 @@ def test_a_snapshot_comes_back_whole(directory: Path, tmp_path: Path, form: int)
     for target in (directory, tmp_path / "elsewhere"):
         for other in tables.FORMS:
             loaded = IndexWriter.load(target, tmp_path / "snapshot", store_id=STORE_ID, key_id=KEY_ID, form=other)
-            assert (loaded.data_version, loaded.visible_version, loaded.insurers_version) == (6, 6, 1)
+            assert (loaded.data_version, loaded.visible_version) == (6, 6)
             assert loaded.count == 500 == sees(loaded, some(500)) and loaded.check() == []
             publish(loaded, 7, some(10, 3))
             assert sees(reader_of(target), some(10, 3)) == 10
