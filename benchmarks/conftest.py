@@ -7,6 +7,8 @@ its references, so that the table shows ratios of one run. Each benchmark keeps 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 SIZES = ("smoke", "standard", "large")
@@ -31,3 +33,35 @@ def size(request: pytest.FixtureRequest) -> str:
     """The chosen size: one of SIZES."""
     chosen: str = request.config.getoption("--size")
     return chosen
+
+
+Figure = tuple[str, float, str, float, str]
+_figures = pytest.StashKey[list[Figure]]()
+Recorder = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def figure(request: pytest.FixtureRequest) -> Recorder:
+    """Record a figure that has a bound: `figure("find / dict", 3.4, at_least=3)`; printed together at the end.
+
+    A missed bound is shown and fails nothing: a busy machine must not fail a build. Answers do that.
+    """
+    found = request.config.stash.setdefault(_figures, [])
+
+    def record(name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
+        bound = at_least if at_most is None else at_most
+        assert bound is not None
+        met = value >= bound if at_most is None else value <= bound
+        found.append((name, value, ">=" if at_most is None else "<=", bound, "met" if met else "MISSED"))
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = config.stash.get(_figures, [])
+    if not found:
+        return
+    terminalreporter.section(f"figures, size {config.getoption('--size')}")
+    width = max(len(row[0]) for row in found)
+    for name, value, relation, bound, met in found:
+        terminalreporter.write_line(f"{name:{width}}  {value:>14,.2f}  {relation} {bound:>12,.2f}  {met}")

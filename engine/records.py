@@ -2,7 +2,8 @@
 
 Dates are day numbers (engine/days), gained day inclusive, lost day the first day *without* cover. Records are
 stored as MessagePack arrays in the order of the members below; members are only ever added at the end, with a
-default, so that old records are read forever (docs/FORMATS.md).
+default, so that old records are read forever (docs/FORMATS.md). They hold no cycles, so the collector need not
+track them (`gc=False`).
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Sex(enum.IntEnum):
     UNSET = 3
 
 
-class ElderlyCertificate(msgspec.Struct, array_like=True, frozen=True):
+class ElderlyCertificate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """高齢受給者証. `ratio` is the copay ratio as three digits of a percentage of ten ("020" = 20 %)."""
 
     issued_on: int
@@ -101,7 +102,7 @@ class ElderlyCertificate(msgspec.Struct, array_like=True, frozen=True):
     ratio: str
 
 
-class LimitCertificate(msgspec.Struct, array_like=True, frozen=True):
+class LimitCertificate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """限度額適用認定証: `category` OQSCD011, `band` OQSCD012."""
 
     category: str
@@ -112,7 +113,7 @@ class LimitCertificate(msgspec.Struct, array_like=True, frozen=True):
     long_term_on: int | None = None
 
 
-class SpecificDisease(msgspec.Struct, array_like=True, frozen=True):
+class SpecificDisease(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """特定疾病療養受療証: `category` OQSCD013, `self_pay` in yen."""
 
     category: str
@@ -122,7 +123,7 @@ class SpecificDisease(msgspec.Struct, array_like=True, frozen=True):
     self_pay: int
 
 
-class Qualification(msgspec.Struct, array_like=True, frozen=True):
+class Qualification(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One person's cover by one insurer from `gained_on` to the day before `lost_on`.
 
     `symbol` and `number` are as registered; `symbol_key` and `number_key` are their canonical forms
@@ -152,7 +153,7 @@ class Qualification(msgspec.Struct, array_like=True, frozen=True):
     diseases: tuple[SpecificDisease, ...] = ()
 
 
-class Certificate(msgspec.Struct, array_like=True, frozen=True):
+class Certificate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """利用者証明用電子証明書 of a card: canonical issuer and serial identify it; `expires_on` is its last day."""
 
     issuer: str
@@ -161,7 +162,7 @@ class Certificate(msgspec.Struct, array_like=True, frozen=True):
     revoked: bool = False
 
 
-class Person(msgspec.Struct, array_like=True, frozen=True):
+class Person(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One insured person as known after one change. The person number is the store's key, not a member."""
 
     name: str
@@ -177,7 +178,7 @@ class Person(msgspec.Struct, array_like=True, frozen=True):
     address: str = ""
 
 
-class CardIdentifiers(msgspec.Struct, frozen=True):
+class CardIdentifiers(msgspec.Struct, frozen=True, gc=False):
     """Canonical identifiers of an insurance card; `branch` is "" when the inquiry does not carry one."""
 
     insurer_number: str
@@ -187,21 +188,21 @@ class CardIdentifiers(msgspec.Struct, frozen=True):
     birth_date: int
 
 
-class CertificateIdentifiers(msgspec.Struct, frozen=True):
+class CertificateIdentifiers(msgspec.Struct, frozen=True, gc=False):
     """Canonical issuer and serial of a card certificate."""
 
     issuer: str
     serial: str
 
 
-class Warning(msgspec.Struct, frozen=True):
+class Warning(msgspec.Struct, frozen=True, gc=False):
     """Something odd about an inquiry that did not stop it: the field's path and a code."""
 
     field: str
     code: str
 
 
-class Inquiry(msgspec.Struct, frozen=True):
+class Inquiry(msgspec.Struct, frozen=True, gc=False):
     """One question: is this person insured on `as_of`, and by whom. Exactly one of card, certificate is set."""
 
     institution: str
@@ -215,7 +216,7 @@ class Inquiry(msgspec.Struct, frozen=True):
     warnings: tuple[Warning, ...] = ()
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What verification found. `person` and `qualification` are set only where the verdict may carry data."""
 
     verdict: Verdict
@@ -231,7 +232,7 @@ class Answer(msgspec.Struct, frozen=True):
     certificate: Certificate | None = None
 
 
-class Insurer(msgspec.Struct, frozen=True):
+class Insurer(msgspec.Struct, frozen=True, gc=False):
     """An insurer (保険者) registered here, with its freshness."""
 
     number: str
