@@ -20,7 +20,7 @@ from api.handlers.http import (
     JSON,
     NDJSON,
     Desk,
-    read_body,
+    collect_body,
     read_chunk,
     require_accepted,
     require_length,
@@ -69,7 +69,7 @@ class Batches:
 
     async def _array(self, request: web.Request) -> web.StreamResponse:
         """Outline the whole body first, so that a batch that is not well formed is refused before any answer."""
-        outline = native.BatchOutline(await read_body(request, limits.BATCH_BODY_BYTES_MAX))
+        outline = native.BatchOutline(await collect_body(request, limits.BATCH_BODY_BYTES_MAX))
         await self._exhaust(outline.walk())
         context = self._reader.batch(outline.head)
         response = await self._begin(request, JSON)
@@ -97,7 +97,7 @@ class Batches:
         parts: list[bytes] = []
         for start, end in outline.items[position : position + _ITEMS_PER_SLICE_MAX]:
             parts.append(b"," if position else b'{"items":[')
-            parts.append(self._item(outline.body[start:end], context))
+            parts.append(self._item(bytes(outline.body[start:end]), context))
             position += 1
             if clock.monotonic_ns() >= until:
                 break

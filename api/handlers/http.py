@@ -324,6 +324,17 @@ async def _read_on(request: web.BaseRequest, bytes_max: int) -> bytes:
     return b"".join(parts)
 
 
+async def collect_body(request: web.BaseRequest, bytes_max: int) -> bytearray:
+    """As `read_body` for bodies of megabytes: they grow as they arrive, and are never joined in one step."""
+    require_length(request, bytes_max)
+    body = bytearray()
+    while chunk := await read_chunk(request):
+        if len(body) + len(chunk) > bytes_max:
+            raise _too_large(bytes_max)
+        body += chunk
+    return body
+
+
 async def read_chunk(request: web.BaseRequest) -> bytes:
     """What has arrived of the body; b"" at its end. Raises ReadTimeoutError, ProtocolError."""
     try:

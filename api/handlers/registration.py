@@ -62,6 +62,8 @@ class Registrations:
         self._find = find
         self._policy = config.registration_check_digits
         self._spool_dir = config.spool_dir
+        self._decoding = asyncio.Lock()
+        """Large bodies are decoded beside the event loop, and one at a time: together they would only take memory."""
 
     # --- insurers ---------------------------------------------------------------------------------------------------
 
@@ -85,7 +87,8 @@ class Registrations:
     async def _call(self, request: web.Request, decode: Callable[..., DeltaCall]) -> web.StreamResponse:
         number = number_in(request)
         body = await self._json(request, limits.DELTA_BODY_BYTES_MAX)
-        call = decode(body, number, policy=self._policy, exempt=self._exempt)
+        async with self._decoding:
+            call = await asyncio.to_thread(decode, body, number, policy=self._policy, exempt=self._exempt)
         return self._desk.respond(request, registration.receipt(await self._commits.submit(call)))
 
     async def _json(self, request: web.Request, bytes_max: int) -> bytes:

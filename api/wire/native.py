@@ -399,7 +399,7 @@ class Reader:
         return insurer is not None and insurer.twelve_digit_numbers
 
     def _explain(self, body: bytes, error: Exception) -> InputError:
-        return explain(body, error, self._exempt_path(_any_json(body)))
+        return explain(body, error, self._exempt_path)
 
     def _exempt_path(self, given: object) -> str | None:
         """The path of the one value that may have 12 digits, if the inquiry's insurer has such numbers."""
@@ -442,7 +442,7 @@ def _refuse_within(body: bytes, path: str) -> None:
 class BatchOutline:
     """Where the items of a JSON batch are, found step by step so that the caller can see to others in between."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes | bytearray) -> None:
         self.body = body
         self.items: list[tuple[int, int]] = []
         self.head = b""
@@ -476,7 +476,7 @@ class BatchOutline:
     def _value(self) -> bytes:
         start = self._offset
         self._offset = frame.skip(self.body, start, limits.BATCH_LINE_BYTES_MAX)
-        return self.body[start : self._offset]
+        return bytes(self.body[start : self._offset])
 
     def _walk_items(self) -> Iterator[None]:
         self._offset = frame.open_array(self.body, self._offset)
@@ -496,15 +496,22 @@ _OUTLINE_BYTES_MAX: Final = 128 * 1024
 
 def id_of(body: bytes) -> str | None:
     """The caller's mark of an item that could not be read, if it can be told and may be repeated."""
-    given = _any_json(body)
-    mark = given.get("id") if isinstance(given, dict) else None
-    if not isinstance(mark, str):
-        return None
     try:
-        _refuse_bad_id(mark)
-    except InputError:
+        mark = _decode_marked(body).id
+        if mark is not None:
+            _refuse_bad_id(mark)
+    except (InputError, ValueError, RecursionError):
         return None
     return mark
+
+
+class _Marked(msgspec.Struct):
+    """An item of which only the caller's mark is wanted; the rest is passed over, not built."""
+
+    id: str | None = None
+
+
+_decode_marked: Final = msgspec.json.Decoder(_Marked).decode
 
 
 def as_of_day(text: str) -> int:
@@ -529,10 +536,26 @@ def _refuse_bad_id(mark: str) -> None:
 # --- explaining what is wrong with a body ---------------------------------------------------------------------------
 
 _MY_NUMBER_DIGITS: Final = 12
-_SCANNED_CHARS_MAX: Final = 64
-_SCANNED_VALUES_MAX: Final = 200
-"""How far a refused body is searched for a My Number; it is refused in any case, only the code would differ."""
-_PATH: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
+_SUSPECTS_MAX: Final = 24
+_NODES_MAX: Final = 500
+"""How far a refused body is searched for a My Number; it is refused in any case, only code and place would differ."""
+_SUSPECT_BYTES_MAX: Final = 6 * 64
+"""The longest string that can be a My Number, all of it escaped."""
+_SUSPECT_STRING: Final = re.compile(
+    rb'"(?=[^"]{12,%d}+")(?!\xe3[\x81-\x83]|[\xe4-\xe9])' % _SUSPECT_BYTES_MAX
+    + rb'((?:[^"\\A-Za-z]++|\\u[0-9A-Fa-f]{4}|\\[^"u])*+)(?=")'
+)
+"""What may have the digits of a My Number between two quotes: it has no letters and begins with neither kana nor kanji.
+
+The second quote is left for the next match. What stands between two strings is found, too, and is no harm.
+"""
+_SUSPECT_NUMBER: Final = re.compile(rb"[0-9.]{8,25}+(?:[eE]\+?[0-9]{1,2})?")
+_DIGITS_ONLY: Final = bytes(
+    48 if chr(byte) in "0123456789." else 101 if chr(byte) in "eE" else 32 for byte in range(256)
+)
+_PATH: Final = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+_SAFE_PATH: Final = re.compile(r"(?:\.?[a-z_]+|\[\.\.\.\])*")
+"""Paths that can only be ours: the text of an error may hold a member name that was made to look like a path."""
 _EXPECTED: Final = re.compile(r"Expected `([a-z |]+)`(?:, got `([a-z]+)`| of length <= ([0-9]+))")
 _BYTE: Final = re.compile(r"\(byte ([0-9]+)\)$")
 _MISSING: Final = re.compile(r"missing required field `(\w+)`")
@@ -541,9 +564,15 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z_-]{0,39}")
 """A member name that may be repeated in an error: letters only, so that it cannot be a value in disguise."""
 
 
-def explain(body: bytes, error: Exception, exempt: str | None) -> InputError:
-    """The error to report: a My Number anywhere (but at the path `exempt`) comes before all else that is wrong."""
-    field = _my_number_in(_any_json(body), exempt)
+def explain(body: bytes, error: Exception, exempt: Callable[[object], str | None] | None = None) -> InputError:
+    """The error to report: a My Number anywhere (but at the path `exempt`) comes before all else that is wrong.
+
+    The bytes are searched first, and decoded only if they hold something with the digits of a My Number.
+    """
+    field = None
+    if _suspicious(body):
+        given = _any_json(body)
+        field = _my_number_in(given, exempt(given) if exempt else None)
     if field is not None:
         return MyNumberError(
             "a My Number (個人番号) must not be sent; it was neither kept nor logged", field=field or None
@@ -560,7 +589,7 @@ def schema_error(error: Exception) -> InputError:
         return MalformedError("the body is not well-formed JSON in UTF-8" + (f", at byte {place[1]}" if place else ""))
     text = str(error)
     located = _PATH.search(text)
-    path = located[1] if located else ""
+    path = located[1] if located and _SAFE_PATH.fullmatch(located[1]) else ""
     text = text[: located.start()] if located else text
     if missing := _MISSING.search(text):
         return WrongTypeError("this member is required", field=_join(path, missing[1]))
@@ -586,29 +615,77 @@ def _any_json(body: bytes) -> object:
         return None
 
 
+def _suspicious(body: bytes) -> bool:
+    """Whether bytes of JSON hold something that reads as a My Number: in a string, a number or a member name."""
+    outline = body.translate(_DIGITS_ONLY)
+    if (b"0" * (_MY_NUMBER_DIGITS - 1) in outline or b"00000000e" in outline) and any(
+        _could_be_my_number(_number(found[0])) for found in islice(_SUSPECT_NUMBER.finditer(body), _SUSPECTS_MAX)
+    ):
+        return True
+    return any(
+        identifiers.is_my_number(_plain(found[1])) for found in islice(_SUSPECT_STRING.finditer(body), _SUSPECTS_MAX)
+    )
+
+
+def _number(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _plain(text: bytes) -> str:
+    """The text of a string's inside, or of something between two strings, which is no My Number then."""
+    if b"\\" not in text:
+        return text.decode(errors="replace")
+    try:
+        return msgspec.json.decode(b'"%b"' % text, type=str)
+    except ValueError:
+        return ""
+
+
+def _could_be_my_number(value: object) -> bool:
+    if isinstance(value, str):
+        return identifiers.is_my_number(value)
+    if isinstance(value, int | float) and 10 ** (_MY_NUMBER_DIGITS - 2) <= value < 10**_MY_NUMBER_DIGITS:
+        # As a JSON number a My Number may have lost a leading zero.
+        return identifiers.is_my_number(f"{value:.0f}".zfill(_MY_NUMBER_DIGITS))
+    return False
+
+
 def _my_number_in(given: object, exempt: str | None) -> str | None:
-    """The path of the first value or member name that could be a My Number; None if there is none."""
-    for path, value in islice(_values(given), _SCANNED_VALUES_MAX):
-        if path != exempt and len(value) <= _SCANNED_CHARS_MAX and identifiers.is_my_number(value):
-            return path
-    return None
+    """The path of the first value or member name that could be a My Number; None if there is none.
 
-
-def _values(given: object) -> Iterator[tuple[str, str]]:
-    """Path and text of every string, number and member name in decoded JSON."""
-    waiting: list[tuple[str, object]] = [("", given)]
-    while waiting:
-        path, value = waiting.pop()
-        if isinstance(value, str):
-            yield path, value
-        elif isinstance(value, int | float) and 10 ** (_MY_NUMBER_DIGITS - 2) <= value < 10**_MY_NUMBER_DIGITS:
-            # As a JSON number a My Number may have lost a leading zero.
-            yield path, f"{value:.0f}".zfill(_MY_NUMBER_DIGITS)
+    A body that holds one too deep within it to be found in time has it at an unknown place: "".
+    """
+    trail: list[str] = []
+    rooms: list[Iterator[tuple[str | int, object]]] = [iter((("", given),))]
+    for _ in range(_NODES_MAX):
+        while (step := next(rooms[-1], None)) is None:
+            rooms.pop()
+            if not rooms:
+                return None
+            trail.pop()
+        name, value = step
+        if isinstance(name, str) and identifiers.is_my_number(name):
+            return _path(trail)
+        trail.append(name if isinstance(name, str) else f"[{name}]")
+        if _could_be_my_number(value) and (found := _path(trail)) != exempt:
+            return found
+        if isinstance(value, dict):
+            rooms.append(iter(value.items()))
         elif isinstance(value, list):
-            waiting += [(f"{path}[{position}]", item) for position, item in enumerate(value)][::-1]
-        elif isinstance(value, dict):
-            waiting += [(f"{path}.{_shown(name)}".lstrip("."), item) for name, item in value.items()][::-1]
-            yield from ((path, name) for name in value)
+            rooms.append(iter(enumerate(value)))
+        else:
+            trail.pop()
+    return None if exempt else ""
+
+
+def _path(trail: list[str]) -> str:
+    return "".join(part if _INDEX.fullmatch(part) else f".{_shown(part)}" for part in trail[1:]).lstrip(".")
+
+
+_INDEX: Final = re.compile(r"\[[0-9]+\]")
 
 
 def _shown(name: str) -> str:

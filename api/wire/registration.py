@@ -20,6 +20,7 @@ from engine.ingest import feed
 from engine.ingest.registry import FEED_NUMBER_MAX, DeltaCall, FeedReceipt
 from engine.ingest.rows import Report
 from engine.records import Insurer
+from ext import frame
 
 FeedNumber = Annotated[
     int,
@@ -121,9 +122,9 @@ def insurer(body: bytes, number: str, *, policy: CheckDigitPolicy) -> Insurer:
 
 def delta(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callable[[str], bool]) -> DeltaCall:
     """A call with operations. The same body again is a repeat: it changes nothing. Raises InputError."""
-    request = _decode(_decode_delta, body)
+    request = _decode_call(_decode_delta, body, "operations")
     digest = hashlib.sha256(body).digest()
-    return _call(number, request.feed_number, request.as_of, request.operations, digest, "", policy, exempt)
+    return _call(number, request.feed_number, request.as_of, request.operations, digest, policy, exempt)
 
 
 def state(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callable[[str], bool]) -> DeltaCall:
@@ -132,7 +133,7 @@ def state(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callabl
     Without a feed number it is applied whenever it comes: the same state may be put again after another one was.
     Raises InputError.
     """
-    request = _decode(_decode_state, body)
+    request = _decode_call(_decode_state, body, "qualifications")
     unique = b"" if request.feed_number is not None else secrets.token_bytes(16)
     operations = []
     for position, given in enumerate(request.qualifications):
@@ -140,7 +141,7 @@ def state(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callabl
             raise WrongTypeError("a state has no op", field=f"qualifications[{position}].op")
         operations.append({"op": "new", **given} if isinstance(given, dict) else given)
     digest = hashlib.sha256(unique + body).digest()
-    call = _call(number, request.feed_number, request.as_of, operations, digest, "qualifications", policy, exempt)
+    call = _call(number, request.feed_number, request.as_of, operations, digest, policy, exempt)
     return replace(call, settle=True)
 
 
@@ -150,7 +151,48 @@ def _decode(decode: Callable[[bytes], Any], body: bytes) -> Any:
         native.refuse_repeated(body)
         return request
     except (InputError, ValueError, RecursionError) as error:
-        raise native.explain(body, error, None) from None
+        raise native.explain(body, error) from None
+
+
+def _decode_call(decode: Callable[[bytes], Any], body: bytes, field: str) -> Any:
+    """A call with its operations decoded one by one: this runs in a thread, and one step of msgspec stops all others.
+
+    Too many operations, or one that is too long, are refused before anything is built.
+    """
+    _refuse_too_many(body, field)
+    request = _decode(decode, body)
+    try:
+        setattr(request, field, [msgspec.json.decode(one) for one in getattr(request, field)])
+    except (ValueError, RecursionError) as error:
+        raise native.explain(body, error) from None
+    return request
+
+
+def _refuse_too_many(body: bytes, field: str) -> None:
+    """Count what is in the list `field`, in the order of the bytes; what is not well formed is left to the decoder."""
+    count = 0
+    try:
+        offset = frame.open_object(body)
+        while True:
+            name, offset = frame.next_member(body, offset)
+            if name is None:
+                return
+            if name != field:
+                offset = frame.skip(body, offset)
+                continue
+            offset = frame.open_array(body, offset)
+            while (item := frame.next_item(body, offset))[0] != item[1]:
+                start, end, offset = item
+                count += 1
+                if count > limits.DELTA_OPERATIONS_MAX:
+                    detail = f"a call has at most {limits.DELTA_OPERATIONS_MAX} operations"
+                    raise BodyTooLargeError(detail, field=field)
+                if end - start > limits.FEED_LINE_BYTES_MAX:
+                    detail = f"an operation has at most {limits.FEED_LINE_BYTES_MAX} bytes"
+                    raise BodyTooLargeError(detail, field=field)
+            offset = item[2]
+    except ValueError:
+        return
 
 
 def _call(
@@ -159,14 +201,9 @@ def _call(
     as_of: str | None,
     operations: list[Any],
     digest: bytes,
-    field: str,
     policy: CheckDigitPolicy,
     exempt: Callable[[str], bool],
 ) -> DeltaCall:
-    if len(operations) > limits.DELTA_OPERATIONS_MAX:
-        raise BodyTooLargeError(
-            f"a call has at most {limits.DELTA_OPERATIONS_MAX} operations", field=field or "operations"
-        )
     rows, errors = feed.decode_operations(operations, insurer=number, policy=policy, exempt_12_digits=exempt)
     if errors:
         report = Report(rows=len(operations))
@@ -182,8 +219,18 @@ def _call(
 
 
 _decode_insurer: Final = msgspec.json.Decoder(InsurerRequest).decode
-_decode_delta: Final = msgspec.json.Decoder(DeltaRequest).decode
-_decode_state: Final = msgspec.json.Decoder(StateRequest).decode
+
+
+class _Delta(DeltaRequest, forbid_unknown_fields=True, kw_only=True):
+    operations: Annotated[list[msgspec.Raw], Meta(min_length=1)]
+
+
+class _State(StateRequest, forbid_unknown_fields=True, kw_only=True):
+    qualifications: Annotated[list[msgspec.Raw], Meta(min_length=1)]
+
+
+_decode_delta: Final = msgspec.json.Decoder(_Delta).decode
+_decode_state: Final = msgspec.json.Decoder(_State).decode
 
 
 # --- encoding -------------------------------------------------------------------------------------------------------

@@ -239,6 +239,29 @@ class Watch:
             last = now
 
 
+def filled(head: str, unit: str, tail: str) -> bytes:
+    """A line of nearly the longest kind that is allowed."""
+    return f"{head}{unit * ((limits.BATCH_LINE_BYTES_MAX - 200) // len(unit.encode()))}{tail}".encode()
+
+
+HOSTILE = {
+    "zeros": filled("[", "0,", "0]"),
+    "unknown zeros": filled('{"x":[', "0,", "0]}"),
+    "lists": filled("[", "[],", "0]"),
+    "dicts": filled('{"x":[', "{},", "0]}"),
+    "deep": filled("[", "[" * 400 + "]" * 400 + ",", "0]"),
+    "empty strings": filled("[", '"",', "0]"),
+    "12 digits": filled('{"x":[', '"123456789012",', "0]}"),
+    "wide digits": filled('{"x":[', '"１２３４５６７８９０１２",', "0]}"),
+    "numbers": filled('{"x":[', "123456789012,", "0]}"),
+    "long string": filled('{"id":"', "7", '"}'),
+    "escapes": filled('{"id":"', '\\"', '"}'),
+    "a path": filled('{"', " - at `$.", '":1}'),
+    "long number": filled('{"institution":"1311111114","card":{"insurer_number":"1","number":"', "ｶﾞ", '"}}'),
+    "a My Number at the end": filled('{"x":[', "0,", '0],"y":"983205673214"}'),
+}
+
+
 def late_share(gaps: list[float], bound: float) -> float:
     return sum(gap > bound for gap in gaps) / len(gaps)
 
@@ -258,6 +281,26 @@ def test_a_batch_holds_the_loop_for_a_slice_at_a_time(server: Served, kind: str)
     assert len(watch.gaps) > 50
     assert late_share(watch.gaps, 0.002) < 0.02
     assert sorted(watch.gaps)[len(watch.gaps) // 2] < 0.001
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_no_line_holds_the_loop(server: Served, kind: str) -> None:
+    """Half a slice of work, then one line of the worst kind: what the loop is held at most."""
+    with Watch(server) as watch:
+        found = send_lines(server, *[HOSTILE[kind]] * 200)
+    assert len(found) == 200 and all(one["error"]["status"] in (400, 413) for one in found)
+    assert late_share(watch.gaps, 0.002) < 0.02
+    assert sorted(watch.gaps)[len(watch.gaps) * 9 // 10] < 0.0015
+
+
+def test_a_large_body_of_items_holds_the_loop_for_a_slice_at_a_time(server: Served) -> None:
+    """8 MiB arrive and are kept without ever being copied in one step."""
+    item = b'{"id":"' + b"7" * 700 + b'"},'
+    body = b'{"institution":"1311111114","items":[' + item * 9_999 + b"0]}"
+    with Watch(server) as watch:
+        reply = server.check.post(BATCH, body)
+    assert reply.status == 200 and len(reply.json["items"]) == 10_000
+    assert late_share(watch.gaps, 0.002) < 0.02
 
 
 def test_many_batches_take_turns(server: Served) -> None:

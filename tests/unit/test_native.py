@@ -461,3 +461,25 @@ def test_notes_warnings_and_certificate_are_told() -> None:
     assert sent["notes"] == ["certificate_expiring"]
     assert sent["warnings"] == [{"field": "institution", "code": "check_digit"}]
     assert sent["certificate"] == {"expires_on": "2026-11-30", "usable_until": "2027-02-28"}
+
+
+# --- bodies made to be slow -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "number", [f'"{MY_NUMBER}"', MY_NUMBER, '"９８３２-０５６７ ３２１４"', '"\\u0039832 0567 3214"']
+)
+def test_a_my_number_is_found_behind_many_other_values(number: str) -> None:
+    others = ",".join(['"見本 太郎"', '"2026-11-23"', "0", '"a"'] * 300)
+    assert refusal(f'{{"memo":[{others},{number}]}}'.encode()) == ("input.my_number", None)
+    assert refusal(f'{{"memo":["1",{number}]}}'.encode()) == ("input.my_number", "memo[1]")
+
+
+def test_digits_of_many_values_are_no_my_number() -> None:
+    apart = ",".join(MY_NUMBER)
+    assert refusal(f'{{"memo":["a",{apart},"b"]}}'.encode()) == ("input.schema", "memo")
+
+
+def test_a_member_name_made_to_look_like_a_path_is_not_repeated() -> None:
+    assert refusal({"x - at `$.7135790246": 1}) == ("input.schema", None)
+    assert refusal({"x - at `$.taro7135`": 1}) == ("input.schema", None)
