@@ -78,7 +78,9 @@ def filled(size: str) -> Iterator[Filled]:
     folder.rmdir()
 
 
-def in_turns(contenders: dict[str, Callable[[NDArray[np.int64]], int]], picks: Callable[[], NDArray[np.int64]]) -> dict:
+def in_turns(
+    contenders: dict[str, Callable[[NDArray[np.int64]], float]], picks: Callable[[], NDArray[np.int64]]
+) -> dict:
     """Median CPU nanoseconds an operation, each contender on fresh keys in every round; wrong answers fail."""
     spent: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(ROUNDS):

@@ -67,7 +67,7 @@ def server(config: Config) -> Iterator[Running]:
         yield running
 
 
-def bench_restart_killed_workers(benchmark: Any, server: Running, size: str) -> None:
+def bench_restart_killed_workers(benchmark: Any, server: Running, size: str, figure: Any) -> None:
     """All workers are killed at once; the answer comes from one that was started anew."""
     persona = population.personas(today_in_japan())[0]
     verdicts: set[str] = set()
@@ -86,10 +86,13 @@ def bench_restart_killed_workers(benchmark: Any, server: Running, size: str) -> 
     benchmark.extra_info["keys"] = KEYS[size]
     benchmark.pedantic(kill_and_ask, setup=settle, rounds=ROUNDS)
     assert verdicts == {persona["verdict"]}
-    assert benchmark.stats.stats.max < SECONDS_MAX
+    figure(
+        f"killed workers to their first answer, s, {KEYS[size]:,} keys", benchmark.stats.stats.max, at_most=SECONDS_MAX
+    )
+    benchmark.extra_info["checksum"] = persona["verdict"]
 
 
-def bench_restart_whole_server(benchmark: Any, config: Config, size: str) -> None:
+def bench_restart_reference_whole_server(benchmark: Any, config: Config, size: str) -> None:
     """From the command to both workers ready, the interpreter's start and all imports included; index in memory."""
 
     def start_and_stop() -> None:

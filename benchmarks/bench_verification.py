@@ -376,10 +376,11 @@ def bench_verdict(benchmark: Any, world: World, size: str) -> None:
 
 
 @pytest.mark.benchmark(group=VERDICT)
-def bench_verdict_from_fields(benchmark: Any, world: World, size: str) -> None:
+def bench_verdict_from_fields(benchmark: Any, world: World, size: str, figure: Any) -> None:
     """The figure: from identifier fields to verdict; canonical fields make an inquiry, then hash, find, rules."""
     verdict = world.verifier.verdict
     measure(benchmark, world, size, fields_of, lambda fields: verdict(inquiry_of(canonical(fields))))
+    figure("identifier fields to verdict, us (median)", benchmark.stats.stats.median / CHECKS * 1e6, at_most=3)
 
 
 @pytest.mark.benchmark(group=VERDICT)
