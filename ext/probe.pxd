@@ -29,7 +29,7 @@ cdef extern from "probe_atomic.h" nogil:
 cdef enum:
     ROOM = 64
     AHEAD = 16
-    BLOCK = 256
+    BLOCK = 512
     STEP_BY_STEP = 255
     TRIES_EAGER = 2_000
     TRIES_MAX = 1_000_000

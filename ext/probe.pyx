@@ -592,11 +592,11 @@ cdef int _read_line_versioned(
 
 cdef inline int _find(const View *view, uint64_t lo, uint64_t hi, Match *found) noexcept nogil:
     # Returns how many, or CROWDED or BUSY. A table whose lines all overflow ends after one round.
-    cdef uint64_t tag = _tag(hi), line = probe_scale(lo, view.line_count), step
+    cdef uint64_t tag = _tag(hi), line = probe_scale(lo, view.line_count), _round
     cdef unsigned int code = lo & 3
     cdef bint more = False
     cdef int count = 0
-    for step in range(view.line_count):
+    for _round in range(view.line_count):
         if view.form == layout.FORM_ATOMIC16:
             count = _read_line(view, &view.lines[line], tag, code, found, count, &more)
         else:
@@ -629,7 +629,8 @@ cdef inline unsigned int _step(
     else:
         probe_slot_load16(slot, &whole)
     probe_match(target, whole.w0, whole.w1)
-    odd = (mask & (mask - hit)) | (hit & (((whole.w0 ^ tag) > 0xffff) | ((whole.w0 & view.hidden) != 0)))
+    # `tag` has no low bits: a slot that is not to be shown differs from it in bit PROVISIONAL.
+    odd = (mask & (mask - hit)) | (hit & (((whole.w0 ^ tag) & (layout.TAG_MASK | view.hidden)) != 0))
     if not first:
         odd |= hit & (count[0] != 0)
     if versioned:
@@ -646,9 +647,9 @@ cdef inline Py_ssize_t _walk_block(
     # Up to BLOCK keys, line by line of their chains, because mispredicted branches cost more than the work itself:
     # first all home lines, then the next line of those keys whose chain goes on, and so forth.
     # `known` hashes can be fetched ahead of their turn.
-    cdef uint64_t cursors[BLOCK + 1]
-    cdef uint16_t open[BLOCK + 1]
-    cdef uint64_t lo, line, next, step
+    # Of each open key its line, and in the low 16 bits its position.
+    cdef uint64_t open[BLOCK + 1]
+    cdef uint64_t lo, line, _round
     cdef Py_ssize_t position, at, opened = 0, left
     cdef unsigned int more
     for position in range(n):
@@ -659,24 +660,23 @@ cdef inline Py_ssize_t _walk_block(
         more = _step(
             view, line, _tag(hashes[2 * position + 1]), lo & 3, &found[position], &counts[position], True, versioned
         )
-        open[opened] = <uint16_t>position
-        cursors[opened] = line
+        open[opened] = line << 16 | <uint64_t>position
         opened += more
         # Without a branch: the line itself, or the one that comes next.
         probe_prefetch(&view.lines[line + (more << (lo & 3))])
-    for step in range(view.line_count):
+    for _round in range(view.line_count):
         if opened == 0:
             break
         left = 0
         for at in range(opened):
-            position = open[at]
+            position = <Py_ssize_t>(open[at] & 0xffff)
             lo = hashes[2 * position]
-            line = _next(view, cursors[at], lo & 3)
+            line = _next(view, open[at] >> 16, lo & 3)
             more = _step(
-                view, line, _tag(hashes[2 * position + 1]), lo & 3, &found[position], &counts[position], False, versioned
+                view, line, _tag(hashes[2 * position + 1]), lo & 3, &found[position], &counts[position], False,
+                versioned,
             )
-            open[left] = <uint16_t>position
-            cursors[left] = line
+            open[left] = line << 16 | <uint64_t>position
             left += more
             probe_prefetch(&view.lines[line + (more << (lo & 3))])
         opened = left
@@ -849,14 +849,14 @@ cdef int64_t _locate(
     const View *view, uint64_t lo, uint64_t hi, uint64_t aux, uint64_t w1, Search *search
 ) noexcept nogil:
     # The slot of exactly this entry, or -1; on the way it learns what an insertion needs.
-    cdef uint64_t tag = _tag(hi), line = probe_scale(lo, view.line_count), step, w0
+    cdef uint64_t tag = _tag(hi), line = probe_scale(lo, view.line_count), _round, w0
     cdef unsigned int code = lo & 3, position
     cdef const Slot *slot
     search.free = -1
     search.same = 0
     search.last = line
     search.whole = False
-    for step in range(view.line_count):
+    for _round in range(view.line_count):
         search.last = line
         for position in range(4):
             slot = &view.lines[line].slots[position]
@@ -877,10 +877,10 @@ cdef int64_t _locate(
 
 cdef int64_t _extend(View *view, uint64_t lo, uint64_t last) noexcept nogil:
     # The next free slot behind a chain that is full; its path is marked before anything is published there.
-    cdef uint64_t line = last, step
+    cdef uint64_t line = last, _round
     cdef unsigned int code = lo & 3, position
     cdef int64_t free = -1
-    for step in range(view.line_count - 1):
+    for _round in range(view.line_count - 1):
         line = _next(view, line, code)
         for position in range(4):
             if probe_load(&view.lines[line].slots[position].w0) < 0x10000:
