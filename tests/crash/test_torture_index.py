@@ -102,11 +102,13 @@ def test_a_killed_writer_leaves_a_table_that_can_be_taken_over(tmp_path: Path, f
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_readers_see_whole_entries_for_longer(tmp_path: Path, form: int) -> None:
     torture(tmp_path / "index", form, 40)
     hot(tmp_path / "segment", form, 40)
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_a_hundred_killed_writers(tmp_path: Path, form: int) -> None:
     killing(tmp_path / "index", form, 100)

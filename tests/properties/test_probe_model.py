@@ -160,6 +160,7 @@ def test_hundred_thousands_of_operations(form: int, seed: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("form", tables.FORMS)
 def test_millions_of_operations(form: int) -> None:
     for seed in range(10):
