@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Self
@@ -58,13 +59,16 @@ class Staged(NamedTuple):
 class Spool:
     """A folder's worth of working files for one import; gone when the `with` block ends.
 
-    Raises StoreFullError if the disk has no room for them.
+    Raises StoreFullError if the disk has no room for them, StorePoisonedError if they cannot be written otherwise.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._paths = [directory / f"{name}.{part}" for part in ("staged", "added", "changed")]
-        self._staged, self._added, self._changed = (path.open("w+b") for path in self._paths)
+        with ExitStack() as opened, _explained("opening the spool"):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files = [opened.enter_context(path.open("w+b")) for path in self._paths]
+            opened.pop_all()
+        self._staged, self._added, self._changed = files
 
     def __enter__(self) -> Self:
         return self
@@ -117,26 +121,35 @@ class Spool:
 
 
 def empty(directory: Path) -> int:
-    """Throw away what imports that were cut off left behind. Returns how many files."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    leftovers = [path for path in directory.iterdir() if path.is_file()]
-    for path in leftovers:
-        path.unlink()
-    return len(leftovers)
+    """Throw away what imports that were cut off left behind. Returns how many files.
+
+    Raises StoreFullError, StorePoisonedError.
+    """
+    with _explained("emptying the spool"):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        leftovers = [path for path in directory.iterdir() if path.is_file()]
+        for path in leftovers:
+            path.unlink()
+        return len(leftovers)
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
-    try:
+    with _explained("writing the spool"):
         file.write(data)
-    except OSError as error:
-        raise durable.error_of(error, "writing the spool") from error
 
 
 def _rewind(file: BinaryIO) -> None:
-    try:
+    with _explained("writing the spool"):
         file.seek(0)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Say in the store's terms what the system refused."""
+    try:
+        yield
     except OSError as error:
-        raise durable.error_of(error, "writing the spool") from error
+        raise durable.error_of(error, what) from error
 
 
 def _pieces(file: BinaryIO, kind: np.dtype) -> Iterator[np.ndarray]:
