@@ -50,8 +50,12 @@ NO_ENTRIES: Final[Batch] = (np.empty(0, np.uint32), np.empty(0, ENTRY_DTYPE))
 
 _SEGMENT_NAME: Final = re.compile(r"index-([0-9a-f]{16})\.seg")
 _RETIRED_OFFSET: Final = 128
+_HISTORY: Final = slice(152, 160)
+"""Where the header says which history of the store the table belongs to; only writers look at it."""
 _SNAPSHOT = struct.Struct("<8sQQQQQ16s8s")
-_SNAPSHOT_MAGIC: Final = b"SHIKSNP\x01"
+_SNAPSHOT_MAGIC: Final = b"SHIKSNP\x02"
+_SNAPSHOT_MAGIC_1: Final = b"SHIKSNP\x01"
+"""Has the counter of insurers' changes in place of the history."""
 _DIGEST_BYTES: Final = 32
 _CHUNK_BYTES: Final = 8 << 20
 _SPOOL_ROWS: Final = 65_536
@@ -272,6 +276,15 @@ class IndexWriter:
         return self._table.count
 
     @property
+    def history(self) -> int:
+        """The history of the store that this table was made of or last changed in; 0 until it is said."""
+        return int.from_bytes(self._segment.buffer[_HISTORY], "little")
+
+    @history.setter
+    def history(self, value: int) -> None:
+        self._segment.buffer[_HISTORY] = value.to_bytes(8, "little")
+
+    @property
     def provisional_count(self) -> int:
         """Entries that only the writer sees."""
         return self._table.provisional_count
@@ -432,8 +445,9 @@ class IndexWriter:
                 except BaseException:
                     _discard(segment, table)
                     raise
-                _, _, visible, applied, *_ = _SNAPSHOT.unpack(head)
-                # The counter of the snapshot may have been seen by a reader that still runs, with other insurers.
+                magic, _, visible, applied, history, *_ = _SNAPSHOT.unpack(head)
+                history = 0 if magic == _SNAPSHOT_MAGIC_1 else history
+                segment.buffer[_HISTORY] = history.to_bytes(8, "little")
                 table.visible_seq, table.insurers_version = visible, _new_insurers_version()
                 table.applied_seq = applied
                 table.sweep()
@@ -456,6 +470,7 @@ class IndexWriter:
         old = self._table
         segment, table = self._build(entries, keys)
         table.insurers_version = old.insurers_version
+        segment.buffer[_HISTORY] = self._segment.buffer[_HISTORY]
         table.visible_seq = max(seq, old.visible_seq)
         table.applied_seq = seq
         # What was built from everything does not go on with a change that was under way in the old one.
@@ -521,7 +536,7 @@ class IndexWriter:
     def _write_snapshot(self, file: BinaryIO) -> None:
         table = self._table
         head = _SNAPSHOT.pack(
-            _SNAPSHOT_MAGIC, table.lines, table.visible_seq, table.applied_seq, table.insurers_version, table.count,
+            _SNAPSHOT_MAGIC, table.lines, table.visible_seq, table.applied_seq, self.history, table.count,
             table.store_id, table.key_id,
         )  # fmt: skip
         digest = hashlib.blake2b(head, digest_size=_DIGEST_BYTES)
@@ -786,7 +801,7 @@ def _gathered(
 
 def _checked_snapshot(head: bytes, path: Path, store_id: bytes, key_id: bytes) -> int:
     """Lines of the table in a snapshot whose head fits the file and the store."""
-    if len(head) != _SNAPSHOT.size or not head.startswith(_SNAPSHOT_MAGIC):
+    if len(head) != _SNAPSHOT.size or head[:8] not in (_SNAPSHOT_MAGIC, _SNAPSHOT_MAGIC_1):
         raise IndexCorruptError("the file is not a snapshot of an index")
     lines: int = _SNAPSHOT.unpack(head)[1]
     if path.stat().st_size != _SNAPSHOT.size + lines * probe.LINE_BYTES + _DIGEST_BYTES or not lines:

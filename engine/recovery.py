@@ -37,16 +37,26 @@ def open_for_writing(config: Config, keys: Keys) -> tuple[StoreWriter, IndexWrit
 def open_index(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter:
     """The index as of the last committed change: the live one, else the one saved on disk, else from the records."""
     committed = store.committed_seq
-    index = _attach(config, keys, store, committed) or _load(config, keys, store, committed)
+    index = _attach(config, keys, store) or _load(config, keys, store)
     if index is None:
-        return _rebuild(config, keys, store, committed)
+        index = _rebuild(config, keys, store, committed)
     try:
         index.drop_provisional()
         publication.replay(store, index, upto=committed)
+        _begin_history(store, index)
     except BaseException:
         index.close()
         raise
     return index
+
+
+def _begin_history(store: StoreWriter, index: IndexWriter) -> None:
+    """Name what is committed from here on, in the store first: until the index says so too, it is one of before."""
+    try:
+        index.history = store.begin_history()
+    except StoreFullError:
+        # Checks must go on with a full disk. The index keeps the name it has, and at worst is built anew next time.
+        return
 
 
 def index_directory(config: Config, store_id: bytes) -> Path:
@@ -54,7 +64,7 @@ def index_directory(config: Config, store_id: bytes) -> Path:
     return config.index_dir or default_directory(store_id, config.data_dir)
 
 
-def _attach(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter | None:
+def _attach(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter | None:
     try:
         index = IndexWriter.attach(
             index_directory(config, store.store_id),
@@ -64,10 +74,10 @@ def _attach(config: Config, keys: Keys, store: StoreWriter, committed: int) -> I
         )
     except (IndexCorruptError, KeyMismatchError, FileNotFoundError):
         return None
-    return _not_ahead(index, committed)
+    return _of_this_history(store, index)
 
 
-def _load(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter | None:
+def _load(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter | None:
     try:
         index = IndexWriter.load(
             index_directory(config, store.store_id),
@@ -78,12 +88,12 @@ def _load(config: Config, keys: Keys, store: StoreWriter, committed: int) -> Ind
         )
     except (IndexCorruptError, KeyMismatchError, FileNotFoundError):
         return None
-    return _not_ahead(index, committed)
+    return _of_this_history(store, index)
 
 
-def _not_ahead(index: IndexWriter, committed: int) -> IndexWriter | None:
-    """An index that knows more than the store belongs to a later state of it (the store was put back)."""
-    if index.visible_version <= committed:
+def _of_this_history(store: StoreWriter, index: IndexWriter) -> IndexWriter | None:
+    """An index of a state that this store was never in is another one's (the store was put back, and went on)."""
+    if store.has_been(index.history, index.visible_version):
         return index
     index.close()
     return None

@@ -48,6 +48,9 @@ SCAN_ENTRIES: Final = 65_536
 OPERATOR_SCOPE: Final = "operator"
 """The scope of feeds that are not one insurer's; eight characters, like an insurer number."""
 
+HISTORIES_KEPT: Final = 64
+"""Openings by a writer that are remembered: an index saved longer ago is built anew."""
+
 _LMDB_FORMAT = 0  # the 0.9 file format
 _DATABASES = ("meta", "versions", "changes", "insurers", "feeds", "feed_digests", "feed_numbers")
 _LOCK_TRIES = 5
@@ -56,6 +59,7 @@ _MASK = 2**64 - 1
 _VERSION_KEY = struct.Struct(">IQ")
 _SEQ = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
+_HISTORY = struct.Struct(">QQ")
 _RECORD_HEAD = struct.Struct("<BBHQ")
 _RECORD_TAIL = struct.Struct("<I")
 _CHANGE_ROW = np.dtype([("seq", ">u8"), ("number", ">u4")])
@@ -268,6 +272,7 @@ def create(path: Path, *, key_id: bytes, map_bytes: int, now_ms: int = 0) -> byt
                 txn.put(b"committed_seq", _SEQ.pack(0))
                 txn.put(b"next_person", _NUMBER.pack(1))
                 txn.put(b"next_feed", _SEQ.pack(1))
+                txn.put(b"histories", b"")
         finally:
             shared.env.close()
     except lmdb.Error as error:
@@ -439,6 +444,21 @@ class StoreReader:
         """The first person number not given out by what is committed."""
         return self._meta_integers()[1]
 
+    def has_been(self, history: int, seq: int) -> bool:
+        """Whether this store was at change `seq` of that history, so that what was made of it then fits it now.
+
+        A store that was put back and then written further shares its sequence numbers, but not the history, with
+        what was made of it before.
+        """
+        with self._reading() as txn:
+            known = _histories(txn, self._dbs)
+        committed = self.committed_seq
+        if not known:
+            # No writer that names histories has had this store yet, nor made an index of it.
+            return history == 0 and seq <= committed
+        ends = [began for _, began in known[1:]] + [committed]
+        return any(name == history and seq <= end for (name, _), end in zip(known, ends, strict=True))
+
     def _meta_integers(self) -> tuple[int, int, int]:
         meta = self._dbs["meta"]
         with self._reading() as txn:
@@ -521,6 +541,11 @@ class StoreReader:
         if not self._closed:
             self._closed = True
             _release(self.path, self._shared)
+
+
+def _histories(txn: Any, dbs: dict[str, Any]) -> list[tuple[int, int]]:
+    """Each history's name and the change it began at, the newest last."""
+    return list(_HISTORY.iter_unpack(txn.get(b"histories", b"", db=dbs["meta"])))
 
 
 def _feed_by_digest(txn: Any, dbs: dict[str, Any], scope: str, digest: bytes) -> Feed | None:
@@ -632,6 +657,11 @@ class Transaction:
         self._txn.put(b"next_person", _NUMBER.pack(next_person), db=meta)
         self._txn.put(b"next_feed", _SEQ.pack(next_feed), db=meta)
 
+    def begin_history(self, history: int, seq: int) -> None:
+        """Say that what follows change `seq` belongs to another history."""
+        known = [*_histories(self._txn, self._dbs), (history, seq)][-HISTORIES_KEPT:]
+        self._txn.put(b"histories", b"".join(_HISTORY.pack(*row) for row in known), db=self._dbs["meta"])
+
     def delete_last_changes(self, committed_seq: int, limit: int) -> int:
         """Delete at most `limit` of the newest changes above `committed_seq`, with their versions."""
         changes = self._txn.cursor(self._dbs["changes"])
@@ -683,6 +713,13 @@ class StoreWriter(StoreReader):
             raise self._failed(self._write_error(error)) from error
         except OSError as error:
             raise self._failed(durable.error_of(error, "writing the store")) from error
+
+    def begin_history(self) -> int:
+        """Give what this writer is going to commit a name of its own, by chance, and return it (64 bits, not 0)."""
+        history, committed = secrets.randbits(64) or 1, self.committed_seq
+        with self.transaction() as txn:
+            txn.begin_history(history, committed)
+        return history
 
     def _write_error(self, error: lmdb.Error) -> ShikakuError:
         # LMDB reports a short write, which is what a full disk looks like, as EIO. Its transaction is undone by then

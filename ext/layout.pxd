@@ -50,7 +50,8 @@ cdef extern from *:
         uint64_t retired;
         uint64_t visible_seq;
         uint64_t insurers_version;
-        uint64_t unused_words[5];
+        uint64_t history;
+        uint64_t unused_words[4];
         /* Live words of the writer only, on a cache line of their own. */
         uint64_t count;
         uint64_t provisional_count;

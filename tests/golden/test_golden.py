@@ -34,6 +34,8 @@ from tests.golden import cast, generate
 from tests.golden.cast import HERE
 from tests.golden.generate import KEYS, MAP_BYTES
 
+HISTORIES = b"histories".hex()
+"""A row of `meta` that is random, and younger than version 1 of the schema."""
 DATABASES = ("meta", "versions", "changes", "insurers", "feeds", "feed_digests", "feed_numbers")
 MINIMAL_NUMBER = 6
 """The person of the second row in data_v1."""
@@ -137,7 +139,7 @@ def test_the_same_rows_are_stored_again(tmp_path: Path) -> None:
     receipts = generate.write_data(tmp_path / "data")
     now, then = rows_of(tmp_path / "data" / "store"), rows_of(generate.DATA / "store")
     for name in ("meta", "insurers", "feeds", "feed_digests", "feed_numbers"):
-        assert now[name] == then[name], name
+        assert [row for row in now[name] if row[0] != HISTORIES] == then[name], name
     assert people_of(now) == people_of(then)
     assert [key for key, _ in now["changes"]] == [key for key, _ in then["changes"]]
     assert receipts == (HERE / "receipts_v1.ndjson").read_bytes()

@@ -14,12 +14,13 @@ from msgspec.structs import replace
 
 from engine import fsck
 from engine.config import Config
+from engine.days import NO_DAY
 from engine.entries import ENTRY_DTYPE
 from engine.errors import StoreFullError, StoreLockedError
 from engine.index import NO_ENTRIES, IndexReader, IndexWriter
 from engine.ingest.registry import Registry
 from engine.recovery import index_directory
-from engine.store import StoreReader
+from engine.store import HISTORIES_KEPT, StoreReader
 from tests.support import registries, tables
 from tests.support.registries import KEYS, applied, assert_sound, call, lose, row
 from tests.support.tables import KEY_ID, STORE_ID
@@ -116,6 +117,54 @@ def test_a_copy_with_the_same_index_directory_by_setting_is_refused(original: Co
         assert last_day(replace(original, index_dir=shared)) == LOST_ON
         assert_sound(replace(original, index_dir=shared))
     shutil.rmtree(shared)
+
+
+@pytest.mark.parametrize("left", ["live", "saved"])
+def test_an_index_of_another_history_is_not_used(original: Config, tmp_path: Path, left: str) -> None:
+    """The store is put back and written further elsewhere; then it meets what was made of it before."""
+    with registries.opened(original) as first:
+        applied(first, call(row(1)))
+        first.snapshot(tmp_path / "kept")
+        applied(first, call(lose(1, LOST_ON)))
+    elsewhere = replace(original, data_dir=tmp_path / "kept", index_dir=tmp_path / "index")
+    with registries.opened(elsewhere) as second:
+        applied(second, call(row(2)), call(row(3)))
+    shutil.rmtree(original.store_dir)
+    shutil.copytree(elsewhere.store_dir, original.store_dir)
+    if left == "saved":
+        shutil.rmtree(directory_of(original))
+    with registries.opened(original) as again:
+        assert again.index.data_version == again.store.committed_seq == 3
+        assert last_day(original) == NO_DAY
+    assert_sound(original)
+
+
+def test_an_index_of_an_earlier_opening_is_brought_up_to_date(
+    original: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registries.opened(original) as first:
+        applied(first, call(row(1)))
+    saved = original.snapshot_file.read_bytes()
+    for at in range(2, 5):
+        with registries.opened(original) as later:
+            applied(later, call(row(at)))
+    shutil.rmtree(directory_of(original))
+    original.snapshot_file.write_bytes(saved)
+    monkeypatch.setattr(IndexWriter, "rebuild", None)  # must not be needed
+    with registries.opened(original) as again:
+        assert again.index.data_version == 4
+    assert_sound(original)
+
+
+def test_histories_are_bounded_and_old_stores_have_none(original: Config) -> None:
+    with registries.opened(original) as registry:
+        applied(registry, call(row(1)))
+        store = registry.store
+        assert store.has_been(registry.index.history, 1) and not store.has_been(registry.index.history, 2)
+        assert not store.has_been(0, 0)
+        first = registry.index.history
+        later = [store.begin_history() for _ in range(HISTORIES_KEPT)]
+        assert not store.has_been(first, 1) and all(store.has_been(history, 1) for history in later)
 
 
 HOLDER = """
