@@ -6,7 +6,9 @@ The check port answers inquiries and holds store and index read-only; the regist
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -50,6 +52,7 @@ def check_app(verifier: Verifier, config: Config) -> web.Application:
         ("GET", "/v1/insurers", insurers.listing(desk, verifier.insurers)),
         ("GET", "/v1/insurers/{number}", insurers.one(desk, verifier.insurer)),
     ]
+    routes = [(method, path, _without_parameters(handler)) for method, path, handler in routes]
     app = _application(desk, switch, routes, "check")
     app[_HOT] = check
     return app
@@ -61,7 +64,7 @@ def registry_app(commits: Commits, registry: Registry, config: Config) -> web.Ap
     desk = Desk(switch)
 
     def find(number: str) -> Insurer | None:
-        return next((insurer for insurer in registry.insurers() if insurer.number == number), None)
+        return registry.insurer(number)
 
     writes = Registrations(desk, commits, find, config)
     routes: list[Route] = [
@@ -117,6 +120,17 @@ def _add_routes(app: web.Application, desk: Desk, routes: list[Route]) -> None:
     app.router.add_route("*", "/{rest:.*}", desk.refuse(_not_found), expect_handler=desk.expect)
 
 
+def _without_parameters(handler: Handler) -> Handler:
+    """Refuse query parameters: addresses are kept in logs and histories, and must not carry what a body does."""
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        if request.query_string:
+            raise problems.ParameterError("known parameters: none")
+        return await handler(request)
+
+    return run
+
+
 def _method_error(allowed: list[str]) -> Callable[[], problems.HttpError]:
     names = ", ".join(sorted(allowed))
     return lambda: problems.MethodError(f"allowed here: {names}", headers={"Allow": names})
@@ -162,6 +176,7 @@ class _Server(web.Server):
         handler: Any = server.request_handler
         if _HOT in app:
             handler = _shortcut(app[_HOT], handler)
+        handler = _for_this_host(app[_DESK], handler)
         super().__init__(handler, request_factory=server.request_factory, **settings)
         self._desk = app[_DESK]
         self._settings = settings
@@ -183,6 +198,32 @@ def _shortcut(hot: Any, routed: Any) -> Any:
         return response
 
     return handle
+
+
+def _for_this_host(desk: Desk, handler: Any) -> Any:
+    """Answer only what is addressed to this machine by name.
+
+    Callers are not authenticated: a page that has its own name resolved to 127.0.0.1 must not reach them through a
+    browser.
+    """
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        response: web.StreamResponse
+        if _is_this_host(request.headers.get(hdrs.HOST)):
+            response = await handler(request)
+        else:
+            response = desk.problem(request, problems.HostError("this is not the host asked for", field="Host"))
+        return response
+
+    return handle
+
+
+@lru_cache(maxsize=256)
+def _is_this_host(given: str | None) -> bool:
+    return given is not None and _THIS_HOST.fullmatch(given) is not None
+
+
+_THIS_HOST: Final = re.compile(r"(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]{1,5})?", re.IGNORECASE | re.ASCII)
 
 
 class _Connection(web.RequestHandler):

@@ -111,13 +111,15 @@ class Commits:
         dry_run: bool = False,
         progress: Callable[..., None] | None = None,
         after: Callable[[], None] | None = None,
+        reserved: bool = False,
     ) -> FeedReceipt:
         """Import a feed file. Raises ShikakuError; WriterBusyError if another import is queued or under way.
 
+        `reserved`: the caller holds the place that `reserve_import` gave; it is given back in any case.
         `after` is called in the writer thread when the file is no longer needed, also if the caller has gone away.
         """
-        self.refuse_second_import()
-        self._importing = True
+        if not reserved:
+            self.reserve_import()
 
         def done() -> None:
             self._importing = False
@@ -144,10 +146,18 @@ class Commits:
         receipt: FeedReceipt = await item.future
         return receipt
 
-    def refuse_second_import(self) -> None:
-        """Raise WriterBusyError if an import could not begin now: asked before an upload is taken in."""
+    def reserve_import(self) -> None:
+        """Take the one place for imports before an upload is taken in, so that uploads beside it do not fill the disk.
+
+        Raises WriterBusyError if it is taken.
+        """
         if self._importing:
             raise WriterBusyError("another import is under way", retry_after_ms=RETRY_IMPORT_MS)
+        self._importing = True
+
+    def release_import(self) -> None:
+        """Give the place back without an import."""
+        self._importing = False
 
     async def register_insurer(self, insurer: Insurer) -> Insurer:
         """Register an insurer, or change its name and setting; returns it as stored. Raises ShikakuError."""

@@ -123,6 +123,12 @@ class ParameterError(HttpError):
     code: ClassVar[str] = "http.parameter"
 
 
+class HostError(HttpError):
+    """The request is for another host than this one."""
+
+    code: ClassVar[str] = "http.host"
+
+
 class UnexpectedError(ShikakuError):
     """Something that should not happen did; the only problem that stands for exceptions which are not ours."""
 
@@ -437,6 +443,16 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
         "A parameter of the URL is unknown, repeated or out of range",
         _CALL_VENDOR,
         _VENDOR_SCHEMA,
+    ),
+    HostError: _entry(
+        421,
+        "あて先のホストが違います",
+        "The request is for another host",
+        _CALL_VENDOR,
+        Advice(
+            "同じ端末から、127.0.0.1・[::1]・localhost のいずれかをあて先にして送ってください。",
+            "Send it from the same machine, to 127.0.0.1, [::1] or localhost.",
+        ),
     ),
     UnexpectedError: _entry(
         500, "処理中に問題が起きました", "The request could not be handled", _OPERATOR, _VENDOR_OPERATOR

@@ -36,6 +36,8 @@ BATCH_SLICE_NS: Final = 500_000
 
 FEED_ROWS_PER_CHUNK: Final = 10_000
 """Rows parsed, staged and committed together: what bounds the memory of an import."""
+FEED_BYTES_MAX: Final = 64 * 1024**3
+"""An uploaded file, and what one may take of the disk: 500 bytes for each of 125 million people fit."""
 FEED_LINE_BYTES_MAX: Final = 64 * 1024
 FEED_ERRORS_MAX: Final = 1_000
 """Errors listed in a report; the rest are counted."""

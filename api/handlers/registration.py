@@ -34,7 +34,7 @@ from api.problems import MediaTypeError, ParameterError
 from api.wire import native, registration
 from engine import limits
 from engine.config import Config
-from engine.errors import DateError, StoreFullError
+from engine.errors import BodyTooLargeError, DateError, StoreFullError
 from engine.ingest.registry import FEED_NUMBER_MAX, DeltaCall
 from engine.records import Insurer
 
@@ -115,13 +115,14 @@ class Registrations:
         given = _parameters(request, _FEED_PARAMETERS)
         form, encoding = _form_of(request, given.get("encoding"))
         require_accepted(request, JSON)
-        require_length(request)
+        require_length(request, limits.FEED_BYTES_MAX)
         feed_number, as_of, dry_run = _feed_number(given), _as_of(given), _flag(given, "dry_run")
-        self._commits.refuse_second_import()
+        self._commits.reserve_import()
         path = self._spool_dir / f"upload-{secrets.token_hex(8)}"
         try:
             await spool(request, path)
         except BaseException:
+            self._commits.release_import()
             path.unlink(missing_ok=True)
             raise
         receipt = await self._commits.import_feed(
@@ -133,12 +134,13 @@ class Registrations:
             as_of=as_of,
             dry_run=dry_run,
             after=lambda: path.unlink(missing_ok=True),
+            reserved=True,
         )
         return self._desk.respond(request, registration.receipt(receipt))
 
 
 async def spool(request: web.Request, path: Path) -> None:
-    """Write the body to a file as it arrives. Raises StoreFullError."""
+    """Write the body to a file as it arrives. Raises StoreFullError, BodyTooLargeError."""
     try:
         await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
         with await asyncio.to_thread(path.open, "xb", buffering=0) as file:
@@ -151,10 +153,13 @@ async def spool(request: web.Request, path: Path) -> None:
 
 async def _spool_pieces(request: web.Request, file: BinaryIO) -> None:
     parts: list[bytes] = []
-    size = 0
+    size = whole = 0
     while chunk := await read_chunk(request):
         parts.append(chunk)
         size += len(chunk)
+        whole += len(chunk)
+        if whole > limits.FEED_BYTES_MAX:
+            raise BodyTooLargeError(f"a file has at most {limits.FEED_BYTES_MAX} bytes")
         if size >= _SPOOL_BYTES:
             await asyncio.to_thread(_write_all, file, b"".join(parts))
             parts, size = [], 0

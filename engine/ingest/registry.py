@@ -114,6 +114,10 @@ class Registry:
 
     # --- insurers -----------------------------------------------------------------------------------------------
 
+    def insurer(self, number: str) -> Insurer | None:
+        """A registered insurer, by its number in 8 digits."""
+        return self._insurers.get(number)
+
     def insurers(self) -> list[Insurer]:
         """All insurers with their freshness, by number."""
         return [insurer for _, insurer in sorted(self._insurers.items())]

@@ -125,7 +125,7 @@ def test_body_over_the_limit(server: Served) -> None:
 def test_chunked_body_over_the_limit(server: Served) -> None:
     with server.check.connect() as connection:
         connection.sendall(
-            f"POST {CHECK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            f"POST {CHECK} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             "Transfer-Encoding: chunked\r\n\r\n".encode()
         )
         connection.sendall(b"1000\r\n" + b" " * 0x1000 + b"\r\n")
@@ -149,6 +149,42 @@ def test_wrong_method(server: Served, method: str, path: str, allow: str) -> Non
     reply = server.check.send(method, path, "{}" if method in ("PUT", "PATCH", "POST") else None)
     assert_problem(reply, 405, "http.method")
     assert reply.headers["allow"] == allow
+
+
+@pytest.mark.parametrize("path", [CHECK, BATCH, "/v1/insurers", f"/v1/insurers/{INSURER}"])
+def test_the_check_port_takes_no_query(server: Served, path: str) -> None:
+    method, body = ("GET", None) if "insurers" in path else ("POST", json.dumps(inquiry()))
+    headers = {"Content-Type": "application/json"}
+    reply = server.check.send(method, f"{path}?number={SECRET}", body, headers)
+    assert_problem(reply, 400, "http.parameter")
+
+
+@pytest.mark.parametrize("host", ["example.com", "127.0.0.1.example.com", "localhost.", "127.0.0.2", "", "localhost:x"])
+def test_other_hosts_are_not_served(server: Served, host: str) -> None:
+    for port in (server.check, server.registry):
+        for path in ("/livez", CHECK, "/v1/insurers"):
+            reply = port.send("POST" if path == CHECK else "GET", path, None, {"Host": host})
+            assert_problem(reply, 421, "http.host", "Host")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]:8443", "LocalHost", "localhost:1"])
+def test_names_of_this_host_are_served(server: Served, host: str) -> None:
+    for port in (server.check, server.registry):
+        assert port.send("GET", "/livez", None, {"Host": host}).status == 200
+    body = json.dumps(inquiry())
+    reply = server.check.send("POST", CHECK, body, {"Host": host, "Content-Type": "application/json"})
+    assert reply.status == 200
+
+
+def test_a_request_without_a_host_is_not_served(server: Served) -> None:
+    for head, answer in (
+        (b"GET /livez HTTP/1.0\r\n", b"HTTP/1.0 421 "),
+        (b"GET /livez HTTP/1.1\r\n", b"HTTP/1.0 400 "),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: example.com\r\n", b"HTTP/1.0 400 "),
+    ):
+        with server.check.connect() as connection:
+            connection.sendall(head + b"\r\n")
+            assert connection.recv(65536).startswith(answer)
 
 
 def test_wrong_method_on_the_registry(server: Served) -> None:
@@ -201,14 +237,14 @@ def raw(port: Port, request: bytes) -> bytes:
 
 
 def test_length_required(server: Served) -> None:
-    request = f"POST {CHECK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    request = f"POST {CHECK} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
     received = raw(server.check, request.encode())
     assert received.startswith(b"HTTP/1.1 411 ") and b'"http.length_required"' in received
 
 
 def test_unknown_expectation(server: Served) -> None:
     request = (
-        f"POST {CHECK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+        f"POST {CHECK} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
         f"Expect: {SECRET}\r\nConnection: close\r\n\r\n{{}}"
     )
     received = raw(server.check, request.encode())
@@ -219,9 +255,9 @@ def test_unknown_expectation(server: Served) -> None:
     "request_bytes",
     [
         b"HELLO 7135790246\r\n\r\n",
-        b"POST /v1/eligibility/check HTTP/1.1\r\nHost: x\r\nBad Header 7135790246\r\n\r\n",
-        b"POST /v1/eligibility/check HTTP/1.1\r\nHost: x\r\nContent-Length: 7135790246x\r\n\r\n",
-        b"POST /v1/eligibility/check HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"POST /v1/eligibility/check HTTP/1.1\r\nHost: localhost\r\nBad Header 7135790246\r\n\r\n",
+        b"POST /v1/eligibility/check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7135790246x\r\n\r\n",
+        b"POST /v1/eligibility/check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
         b"GET /7135790246" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
     ],
     ids=["no-http", "bad-header", "bad-length", "two-lengths", "long-line"],

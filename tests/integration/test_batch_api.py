@@ -133,7 +133,7 @@ class Stream:
         self.socket = server.check.connect()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         self.socket.sendall(
-            f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+            f"POST {BATCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
             "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
         )
         self._received = b""

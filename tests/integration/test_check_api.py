@@ -201,7 +201,7 @@ def raw(server: Served, request: bytes) -> bytes:
 
 
 def head(body: bytes, *lines: str, path: str = CHECK, version: str = "1.1") -> bytes:
-    named = ["Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}", *lines]
+    named = ["Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}", *lines]
     return f"POST {path} HTTP/{version}\r\n{''.join(line + chr(13) + chr(10) for line in named)}\r\n".encode() + body
 
 
@@ -226,7 +226,9 @@ def test_body_in_pieces_and_chunks(server: Served) -> None:
             connection.sendall(part)
             threading.Event().wait(0.02)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-    lines = "Host: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    lines = (
+        "Host: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    )
     chunked = b"%x\r\n%b\r\n3\r\n%b\r\n0\r\n\r\n" % (len(BODY) - 3, BODY[:-3], BODY[-3:])
     assert raw(server, f"POST {CHECK} HTTP/1.1\r\n{lines}".encode() + chunked).startswith(b"HTTP/1.1 200")
 

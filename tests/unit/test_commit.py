@@ -182,7 +182,7 @@ def test_a_second_import_is_pushed_back_until_the_first_is_done(registry: HeldRe
         first = asyncio.create_task(commits.import_feed(Path("one"), format="csv", encoding="utf-8"))
         await begun(registry)
         with pytest.raises(WriterBusyError):
-            commits.refuse_second_import()
+            commits.reserve_import()
         with pytest.raises(WriterBusyError):
             await commits.import_feed(Path("two"), format="csv", encoding="utf-8")
         registry.gate.set()
