@@ -16,6 +16,10 @@ from engine.errors import InputError, RefusedError, ShikakuError
 
 _FORMATS: Final = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 _ERRORS_SHOWN: Final = 20
+_UNANSWERED: Final = (
+    "the feed was sent whole and may still be applied. Repeating the command is safe, a feed is applied once; "
+    "`shikaku status` shows the data version"
+)
 
 
 def import_feeds(
@@ -68,12 +72,11 @@ def import_feeds(
 def import_one(way: Registrar, feed: Feed, report: Path | None = None, as_json: bool = False) -> dict[str, Any]:
     """Import one feed with a progress bar and print its receipt, or its errors. Raises CommandError."""
     from api.cli.client import ProblemError
-    from api.cli.output import print_json, progress
+    from api.cli.output import print_json
 
     begun = clock.monotonic_ns()
     try:
-        with progress(feed.path.name, "bytes", feed.path.stat().st_size) as advance:
-            receipt = way.import_feed(feed, advance)
+        receipt = _imported(way, feed)
     except (InputError, RefusedError, ProblemError) as error:
         found = rejection_of(error)
         if report is not None:
@@ -93,11 +96,35 @@ def import_one(way: Registrar, feed: Feed, report: Path | None = None, as_json: 
     return receipt
 
 
+def _imported(way: Registrar, feed: Feed) -> dict[str, Any]:
+    """The receipt. Raises what the way raises; if no answer came to a file that was sent, says what that means."""
+    from api.cli.output import progress
+
+    size = feed.path.stat().st_size
+    sent = 0
+    with progress(feed.path.name, "bytes", size, then=f"{feed.path.name}: importing...") as advance:
+
+        def advance_and_remember(done: int, total: int | None = None) -> None:
+            nonlocal sent
+            sent = done
+            advance(done, total)
+
+        try:
+            return way.import_feed(feed, advance_and_remember)
+        except CommandError as error:
+            if error.exit_code is not Exit.UNREACHABLE or sent < size:
+                raise
+            raise CommandError(error.exit_code, error.code, f"{error.detail}; {_UNANSWERED}") from None
+
+
 def rejection_of(error: ShikakuError | CommandError) -> dict[str, Any]:
     """Why a feed was rejected, the same whether the server or the store said so."""
     problem = getattr(error, "problem", None)
     if problem is not None:
-        return {"code": problem.get("code"), "detail": problem.get("detail"), **_report(problem.get("errors"))}
+        found = _report(problem.get("errors"))
+        # The server lists no more errors than fit in an answer, and says how many there are.
+        found["error_count"] = problem.get("error_count", found["error_count"])
+        return {"code": problem.get("code"), "detail": problem.get("detail"), **found}
     return {"code": error.code, "detail": error.detail, **_report(msgspec.to_builtins(getattr(error, "report", None)))}
 
 

@@ -70,8 +70,11 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(what: str, unit: str, total: int | None) -> Iterator[Advance]:
-    """A progress bar with rate and remaining time on standard error; silent where that is no terminal."""
+def progress(what: str, unit: str, total: int | None, then: str = "") -> Iterator[Advance]:
+    """A progress bar with rate and remaining time on standard error; silent where that is no terminal.
+
+    Args: then: what is under way, for nobody knows how long, once all is done.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -91,5 +94,7 @@ def progress(what: str, unit: str, total: int | None) -> Iterator[Advance]:
             speed = bar.tasks[task].speed
             rate = f"{speed:,.0f}/s" if speed else ""
             bar.update(task, completed=done, total=total, rate=rate)
+            if then and done == total:
+                bar.reset(task, description=then, total=None)
 
         yield advance
