@@ -536,8 +536,8 @@ def _refuse_bad_id(mark: str) -> None:
 # --- explaining what is wrong with a body ---------------------------------------------------------------------------
 
 _MY_NUMBER_DIGITS: Final = 12
-_SUSPECTS_MAX: Final = 24
-_NODES_MAX: Final = 500
+_SUSPECTS_MAX: Final = 12
+_NODES_MAX: Final = 250
 """How far a refused body is searched for a My Number; it is refused in any case, only code and place would differ."""
 _SUSPECT_BYTES_MAX: Final = 6 * 64
 """The longest string that can be a My Number, all of it escaped."""

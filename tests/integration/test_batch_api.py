@@ -290,7 +290,7 @@ def test_no_line_holds_the_loop(server: Served, kind: str) -> None:
         found = send_lines(server, *[HOSTILE[kind]] * 200)
     assert len(found) == 200 and all(one["error"]["status"] in (400, 413) for one in found)
     assert late_share(watch.gaps, 0.002) < 0.02
-    assert sorted(watch.gaps)[len(watch.gaps) * 9 // 10] < 0.0015
+    assert late_share(watch.gaps, 0.0015) < 0.05
 
 
 def test_a_large_body_of_items_holds_the_loop_for_a_slice_at_a_time(server: Served) -> None:
