@@ -17,6 +17,7 @@ from typing import Final
 from engine.errors import (
     ConfigError,
     CorruptionError,
+    IndexCorruptError,
     InputError,
     PushbackError,
     RefusedError,
@@ -40,6 +41,7 @@ class Exit(enum.IntEnum):
     CORRUPTION = 5
     BUSY = 6
     PORT = 7
+    INDEX = 8
     DEFECT = 9
     INTERRUPTED = 130
 
@@ -53,11 +55,13 @@ MEANINGS: Final = {
     Exit.CORRUPTION: "stored bytes are not what was written: stop and restore",
     Exit.BUSY: "the server is starting or its queue is full: try again later",
     Exit.PORT: "a port cannot be listened on",
+    Exit.INDEX: "the index is damaged; it holds nothing of its own and is made anew when the server starts",
     Exit.DEFECT: "a defect of this program",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
 _FAMILIES: Final = (
+    (IndexCorruptError, Exit.INDEX),
     (CorruptionError, Exit.CORRUPTION),
     (ConfigError, Exit.USAGE),
     (StoreError, Exit.STORE),

@@ -8,6 +8,8 @@ imported before the first fork, and a killed worker is back within milliseconds.
 - The lock on `server.lock` is held as long as any process of this instance lives, so that two instances never
   share a data folder.
 - The registry comes first (it recovers store and index). Once it has been ready, workers go on without it.
+- A damaged index is no reason to stop: it is a cache. The registry, which may have mapped the damage, is killed, and
+  the next one makes the index anew before workers are started. Damaged records are one.
 - No child outlives the supervisor, even one that is killed.
 """
 
@@ -40,6 +42,10 @@ QUICK_DEATHS_READY_MAX: Final = 4
 """Beyond this, quick deaths of a process that had become ready do not count: it served, and so will the next."""
 CORRUPT_DEATHS_MAX: Final = 3
 """Quick deaths in a row by corruption after which nothing is served any more."""
+INDEX_DAMAGES_MAX: Final = 4
+"""Times that the index is found damaged, each soon after it was made anew, after which the machine is not trusted."""
+INDEX_SOUND_NS: Final = 60_000_000_000
+"""An index that lasted this long was good: damage found later is counted from one."""
 SNAPSHOT_SECONDS: Final = 60.0
 """What the registry gets beyond drain_seconds to save the index."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -59,6 +65,7 @@ class Post:
     ready: bool = False
     ready_pipe: int | None = None
     started_ns: int = 0
+    ready_ns: int = 0
     vacant_until_ns: int = 0
     quick_deaths: int = 0
     corrupt_deaths: int = 0
@@ -84,6 +91,9 @@ class Supervisor:
         self._serving = False
         self._stopping = False
         self._registry_told = False
+        self._reindexing = False
+        """The index is damaged: no worker is started until a new registry is ready, which has made it anew."""
+        self._index_damages = 0
         self._kill_at_ns: int | None = None
         self._exit_code = Exit.OK
 
@@ -121,7 +131,7 @@ class Supervisor:
     def _fill_vacancies(self) -> None:
         now = clock.monotonic_ns()
         for post in self._posts() if not self._stopping else ():
-            due = self._serving or post is self._registry
+            due = post is self._registry or (self._serving and not self._reindexing)
             if due and post.pid is None and post.vacant_until_ns <= now:
                 self._start(post)
 
@@ -187,7 +197,7 @@ class Supervisor:
     def _patience_seconds(self) -> float | None:
         now = clock.monotonic_ns()
         instants = [post.vacant_until_ns for post in self._posts() if post.pid is None and not self._stopping]
-        if not self._serving:
+        if not self._serving or self._reindexing:
             instants = instants[:1] if self._registry.pid is None else []
         if self._kill_at_ns is not None:
             instants.append(self._kill_at_ns)
@@ -211,8 +221,9 @@ class Supervisor:
         for pid, former in self._leaving.items():
             if former is post:
                 os.kill(pid, signal.SIGTERM)
+        post.ready_ns = clock.monotonic_ns()
         if post is self._registry:
-            self._serving = True
+            self._serving, self._reindexing = True, False
         say("supervisor", f"{post.name} ready after {(clock.monotonic_ns() - post.started_ns) // 1_000_000} ms")
         self._publish_state()
 
@@ -250,12 +261,30 @@ class Supervisor:
         post.vacant_until_ns = now + min(backoff, BACKOFF_MAX_NS)
         if post.corrupt_deaths >= CORRUPT_DEATHS_MAX:
             self._stop(Exit.CORRUPTION, "stored bytes are corrupt: serving nothing; run `shikaku fsck`")
+        elif code == Exit.INDEX:
+            self._on_index_damage(post)
         elif not self._serving and code > 0 and code != Exit.CORRUPTION:
             self._stop(Exit(code) if code in set(Exit) else Exit.DEFECT, "the registry cannot start")
 
+    def _on_index_damage(self, finder: Post) -> None:
+        """Have the index made anew, unless that has happened since the process that found the damage was started."""
+        registry = self._registry
+        is_old_news = finder is not registry and registry.ready and finder.started_ns < registry.ready_ns
+        if self._reindexing and finder is not registry or is_old_news:
+            return
+        if not self._reindexing and clock.monotonic_ns() - registry.ready_ns > INDEX_SOUND_NS:
+            self._index_damages = 0
+        self._index_damages += 1
+        self._reindexing = True
+        if self._index_damages >= INDEX_DAMAGES_MAX:
+            self._stop(Exit.INDEX, "the index is damaged again and again: serving nothing; test the memory")
+        elif registry.pid is not None:
+            say("supervisor", "the index is damaged: restarting the registry, which makes it anew")
+            os.kill(registry.pid, signal.SIGKILL)
+
     def _roll(self) -> None:
         """Rolling restart: renew one worker after the other; the old one leaves when the new one is ready."""
-        if self._stopping or not self._rolling or not all(post.ready for post in self._workers):
+        if self._stopping or self._reindexing or not self._rolling or not all(post.ready for post in self._workers):
             return
         post = self._rolling.pop(0)
         assert post.pid is not None
