@@ -541,6 +541,9 @@ _NODES_MAX: Final = 250
 """How far a refused body is searched for a My Number; it is refused in any case, only code and place would differ."""
 _SUSPECT_BYTES_MAX: Final = 6 * 64
 """The longest string that can be a My Number, all of it escaped."""
+_LOCATED_BYTES_MAX: Final = 4096
+"""The longest body that is decoded to name the place; a real inquiry has a few hundred bytes."""
+_UNREAD: Final = object()
 _SUSPECT_STRING: Final = re.compile(
     rb'"(?=[^"]{12,%d}+")(?!\xe3[\x81-\x83]|[\xe4-\xe9])' % _SUSPECT_BYTES_MAX
     + rb'((?:[^"\\A-Za-z]++|\\u[0-9A-Fa-f]{4}|\\[^"u])*+)(?=")'
@@ -571,8 +574,8 @@ def explain(body: bytes, error: Exception, exempt: Callable[[object], str | None
     """
     field = None
     if _suspicious(body):
-        given = _any_json(body)
-        field = _my_number_in(given, exempt(given) if exempt else None)
+        given = _any_json(body) if len(body) <= _LOCATED_BYTES_MAX else _UNREAD
+        field = "" if given is _UNREAD else _my_number_in(given, exempt(given) if exempt else None)
     if field is not None:
         return MyNumberError(
             "a My Number (個人番号) must not be sent; it was neither kept nor logged", field=field or None
