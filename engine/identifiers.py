@@ -115,6 +115,9 @@ _REFUSED: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HEX: Final = re.compile("(?:0[xX])?([0-9A-Fa-f]+)")
 _LETTER: Final = re.compile("[A-Za-zぁ-ゖァ-ヺ㐀-䶿一-鿿ｦ-ｯｱ-ﾝ]")
 """Letters that stay letters in canonical form: most text that is no My Number shows it by its first character."""
+MY_NUMBER_RUN: Final = re.compile("[0-9０-９]{4}[- －‐−　]?[0-9０-９]{4}[- －‐−　]?[0-9０-９]{4}")
+"""What a My Number looks like inside other text, of which it is found quickly that it holds none."""
+_MY_NUMBER_APART: Final = re.compile(f"(?<![0-9０-９])(?={MY_NUMBER_RUN.pattern}(?![0-9０-９]))")
 _AROUND_SEPARATORS: Final = re.compile(r" *(?<!\\)([,=+]) *")
 
 
@@ -279,6 +282,15 @@ def is_my_number(text: str) -> bool:
     check, *base = (int(character) for character in reversed(characters))
     remainder = sum(digit * (n + 1 if n <= 6 else n - 5) for n, digit in enumerate(base, 1)) % 11
     return check == (0 if remainder <= 1 else 11 - remainder)
+
+
+def holds_my_number(text: str) -> bool:
+    """Whether a 個人番号 stands somewhere in free text: 12 digits, also as 4-4-4, apart from other digits."""
+    if not MY_NUMBER_RUN.search(text):
+        return False
+    starts = (match.start() for match in _MY_NUMBER_APART.finditer(text))
+    runs = (MY_NUMBER_RUN.match(text, start) for start in starts)
+    return any(run is not None and is_my_number(run[0]) for run in runs)
 
 
 def refuse_my_number(text: str, field: str) -> None:

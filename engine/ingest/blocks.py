@@ -173,6 +173,8 @@ def _text(column: Column, texts: Cells, flagged: set[int]) -> Values:
     _flag_long(column, texts, flagged)
     joined = "\n".join(texts)
     _flag_unseen(texts, joined, flagged)
+    if identifiers.MY_NUMBER_RUN.search(joined):
+        flagged.update(position for position, text in enumerate(texts) if identifiers.holds_my_number(text))
     if ODD_BEGINNING.search("\n" + joined):
         for position, text in enumerate(texts):
             if text and not cells.begins_a_word(text[0]) and (identifiers.is_my_number(text) or not text.strip()):

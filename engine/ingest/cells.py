@@ -102,6 +102,8 @@ def read(column: Column, text: str, *, exempt: bool = False) -> Any:
         raise Fault("input.control", "control or unreadable character")
     if not exempt and identifiers.is_my_number(text):
         raise Fault("input.my_number", MY_NUMBER)
+    if column.form in (Form.TEXT, Form.KANA) and identifiers.holds_my_number(text):
+        raise Fault("input.my_number", MY_NUMBER)
     reader = _READERS[column.form]
     try:
         return reader(column, text)

@@ -362,6 +362,8 @@ def cell(name: str, text: str, exempt: bool) -> Any:
             raise Wrong("input.control")
     if identifiers.is_my_number(text) and not (name == "number" and exempt):
         raise Wrong("input.my_number")
+    if (name == "address" or "name" in name) and identifiers.holds_my_number(text):
+        raise Wrong("input.my_number")
     if name == "name_kana" or name == "name_other_kana":
         text = unicodedata.normalize("NFKC", text)
         if not all(_is_kana(character) for character in text):
