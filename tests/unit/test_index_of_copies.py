@@ -181,11 +181,13 @@ def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "index"), KEY_ID.hex()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with pytest.raises(StoreLockedError):
-            IndexWriter.attach(tmp_path / "index", store_id=STORE_ID, key_id=KEY_ID)
-        with pytest.raises(StoreLockedError):
-            IndexWriter.create(tmp_path / "index", store_id=STORE_ID, key_id=KEY_ID, keys=64)
-        process.send_signal(signal.SIGKILL)
+        try:
+            with pytest.raises(StoreLockedError):
+                IndexWriter.attach(tmp_path / "index", store_id=STORE_ID, key_id=KEY_ID)
+            with pytest.raises(StoreLockedError):
+                IndexWriter.create(tmp_path / "index", store_id=STORE_ID, key_id=KEY_ID, keys=64)
+        finally:
+            process.send_signal(signal.SIGKILL)
         process.wait()
         IndexWriter.attach(tmp_path / "index", store_id=STORE_ID, key_id=KEY_ID).close()
 
