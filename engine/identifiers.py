@@ -115,9 +115,10 @@ _REFUSED: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HEX: Final = re.compile("(?:0[xX])?([0-9A-Fa-f]+)")
 _LETTER: Final = re.compile("[A-Za-zぁ-ゖァ-ヺ㐀-䶿一-鿿ｦ-ｯｱ-ﾝ]")
 """Letters that stay letters in canonical form: most text that is no My Number shows it by its first character."""
-MY_NUMBER_RUN: Final = re.compile("[0-9０-９]{4}[- －‐−　]?[0-9０-９]{4}[- －‐−　]?[0-9０-９]{4}")
-"""What a My Number looks like inside other text, of which it is found quickly that it holds none."""
-_MY_NUMBER_APART: Final = re.compile(f"(?<![0-9０-９])(?={MY_NUMBER_RUN.pattern}(?![0-9０-９]))")
+_MY_NUMBER_RUN: Final = re.compile("[0-9０-９]{4}[- －‐−　]?[0-9０-９]{4}[- －‐−　]?[0-9０-９]{4}")
+"""What a My Number looks like inside other text."""
+_MY_NUMBER_APART: Final = re.compile(f"(?<![0-9０-９])(?={_MY_NUMBER_RUN.pattern}(?![0-9０-９]))")
+_DIGIT_BYTES: Final = bytes(ord("0") if byte in b"0123456789" or 0x90 <= byte <= 0x99 else 0 for byte in range(256))
 _AROUND_SEPARATORS: Final = re.compile(r" *(?<!\\)([,=+]) *")
 
 
@@ -284,12 +285,21 @@ def is_my_number(text: str) -> bool:
     return check == (0 if remainder <= 1 else 11 - remainder)
 
 
+def may_hold_my_number(text: str) -> bool:
+    """Whether there are four digits in a row, in either width: quick, and right whenever it says no.
+
+    Without their first two bytes the full-width digits are the bytes 0x90 to 0x99, which other characters have only
+    behind a byte that stays.
+    """
+    return b"0000" in text.encode("utf-8", "surrogatepass").translate(_DIGIT_BYTES, b"\xef\xbc")
+
+
 def holds_my_number(text: str) -> bool:
     """Whether a 個人番号 stands somewhere in free text: 12 digits, also as 4-4-4, apart from other digits."""
-    if not MY_NUMBER_RUN.search(text):
+    if not may_hold_my_number(text):
         return False
     starts = (match.start() for match in _MY_NUMBER_APART.finditer(text))
-    runs = (MY_NUMBER_RUN.match(text, start) for start in starts)
+    runs = (_MY_NUMBER_RUN.match(text, start) for start in starts)
     return any(run is not None and is_my_number(run[0]) for run in runs)
 
 

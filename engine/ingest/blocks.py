@@ -173,7 +173,7 @@ def _text(column: Column, texts: Cells, flagged: set[int]) -> Values:
     _flag_long(column, texts, flagged)
     joined = "\n".join(texts)
     _flag_unseen(texts, joined, flagged)
-    if identifiers.MY_NUMBER_RUN.search(joined):
+    if identifiers.may_hold_my_number(joined):
         flagged.update(position for position, text in enumerate(texts) if identifiers.holds_my_number(text))
     if ODD_BEGINNING.search("\n" + joined):
         for position, text in enumerate(texts):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from engine.identifiers import holds_my_number
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.identifiers import holds_my_number, may_hold_my_number
 from engine.ingest.blocks import Block, BlockChecker
 from engine.ingest.cells import Rules
 from tests.models.feed import check
@@ -52,3 +56,9 @@ def test_such_a_row_is_refused_one_by_one_and_among_many(column: str, count: int
     assert [(e.row, e.column, e.code) for e in errors] == [(n, column, "input.my_number") for n in range(1, found + 1)]
     assert len(good) == count - found
     assert check(1, rows[0], {}) == {column: "input.my_number"}
+
+
+@given(st.text(alphabet="0123456789０９１ -　－甲鐙靜ｱﾐ\U00020090𐀐", max_size=40))
+def test_the_quick_look_never_misses(text: str) -> None:
+    if re.search("[0-9０-９]{4}", text):
+        assert may_hold_my_number(text)
