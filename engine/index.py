@@ -221,10 +221,12 @@ class IndexWriter:
         keys: int,
         form: int | None = None,
         spool_dir: Path | None = None,
+        publish: bool = True,
     ) -> IndexWriter:
         """Publish a new, empty generation with room for so many entries, in place of whatever is there.
 
         Args:
+            publish: False if `rebuild` is to fill the first generation that readers see; they keep what they have.
             form: probe.FORM_ATOMIC16 or FORM_VERSIONED; None: the best that this processor can do.
             spool_dir: where provisional entries are written down; None: the index's own directory.
         Raises: IndexSpaceError, StoreLockedError if another writer has this directory.
@@ -234,7 +236,8 @@ class IndexWriter:
             segment, table = _new_generation(directory, (store_id, key_id), _lines_for(keys), form)
             segment.collapse()
             table.insurers_version = _new_insurers_version()
-            _publish_generation(directory, segment)
+            if publish:
+                _publish_generation(directory, segment)
             return cls(directory, lock, segment, table, spool_dir)
 
     @classmethod
@@ -427,8 +430,11 @@ class IndexWriter:
         key_id: bytes,
         form: int | None = None,
         spool_dir: Path | None = None,
+        publish: bool = True,
     ) -> IndexWriter:
         """Publish a new generation from a snapshot.
+
+        Args: publish: False if it must be brought up to date before readers see it (`announce`).
 
         Raises: FileNotFoundError, IndexCorruptError if the file is not whole or another store's, KeyMismatchError,
             IndexSpaceError, StoreLockedError. Nothing is published then.
@@ -451,8 +457,17 @@ class IndexWriter:
                 table.visible_seq, table.insurers_version = visible, _new_insurers_version()
                 table.applied_seq = applied
                 table.sweep()
-                _publish_generation(directory, segment)
+                if publish:
+                    _publish_generation(directory, segment)
                 return cls(directory, lock, segment, table, spool_dir)
+
+    def announce(self) -> None:
+        """Let readers see the generation in use here, if they do not yet."""
+        name = self._segment.path.name.encode() + b"\n"
+        with suppress(FileNotFoundError):
+            if (self._directory / CURRENT).read_bytes() == name:
+                return
+        _publish_generation(self._directory, self._segment)
 
     def close(self) -> None:
         """Unmap; the table stays for the readers and the next writer."""

@@ -43,6 +43,7 @@ def open_index(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter:
     try:
         index.drop_provisional()
         publication.replay(store, index, upto=committed)
+        index.announce()
         _begin_history(store, index)
     except BaseException:
         index.close()
@@ -85,6 +86,7 @@ def _load(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter | None:
             store_id=store.store_id,
             key_id=keys.key_id,
             spool_dir=config.spool_dir,
+            publish=False,  # it may be days old
         )
     except (IndexCorruptError, KeyMismatchError, FileNotFoundError):
         return None
@@ -105,8 +107,9 @@ def _rebuild(config: Config, keys: Keys, store: StoreWriter, committed: int) -> 
         index_directory(config, store.store_id),
         store_id=store.store_id,
         key_id=keys.key_id,
-        keys=needed,
+        keys=1,
         spool_dir=config.spool_dir,
+        publish=False,  # an empty index would call everybody unknown
     )
     try:
         index.rebuild(lambda: store.entries(committed), seq=committed, keys=needed)

@@ -231,3 +231,31 @@ def test_a_failed_start_lets_go_of_the_lock(config: Config, monkeypatch: pytest.
         Registry.open(config, KEYS)
     monkeypatch.undo()
     assert_as_committed(config)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_readers_see_an_index_only_when_it_is_up_to_date(
+    config: Config, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    """A rebuilt index was once announced empty, and a saved one as old as it was: everybody unknown, losses undone."""
+    registry = Registry.open(config, KEYS)
+    applied(registry, call(lose(1)))
+    registry.index.close()
+    registry.store.close()
+    assert config.index_dir is not None
+    shutil.rmtree(config.index_dir)
+    if not saved:
+        config.snapshot_file.unlink()
+    seen: list[str] = []
+
+    def look(*_: object, **__: object) -> None:
+        seen.extend(path.name for path in config.index_dir.iterdir() if path.name == "CURRENT")  # type: ignore[union-attr]
+
+    for name, owner in (("rebuild", IndexWriter), ("drop_provisional", IndexWriter), ("replay", recovery.publication)):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, _run=original, **k: (look(), _run(*a, **k))[1])
+    recovered = Registry.open(config, KEYS)
+    # Looked at before each step; what was rebuilt is announced full, what was loaded only after the last step.
+    assert seen == ([] if saved else ["CURRENT", "CURRENT"])
+    recovered.close()
+    assert_as_committed(config, CARDS + 1)
