@@ -43,13 +43,16 @@ class Segment:
         Returns: whether they were got; the rest of the file behind the last whole huge page stays in small ones.
         """
         whole = self.size_bytes // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
-        try:
-            if whole:
-                self.buffer.madvise(_MADV_COLLAPSE, 0, whole)
-            self.huge_pages = whole > 0
-        except OSError:
-            self.huge_pages = False
+        # Pages that were busy are passed over and make the call fail, though the others are done: ask once more.
+        self.huge_pages = whole > 0 and (self._advise(whole) or self._advise(whole))
         return self.huge_pages
+
+    def _advise(self, length: int) -> bool:
+        try:
+            self.buffer.madvise(_MADV_COLLAPSE, 0, length)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Unmap. Raises BufferError while something still uses the buffer."""
@@ -90,23 +93,39 @@ def is_aligned(segment: Segment) -> bool:
 
 
 def _excess(buffer: mmap.mmap) -> int:
-    return int(np.frombuffer(buffer, np.uint8).ctypes.data) % HUGE_PAGE_BYTES
+    return _address(buffer) % HUGE_PAGE_BYTES
+
+
+def _address(buffer: mmap.mmap) -> int:
+    return int(np.frombuffer(buffer, np.uint8).ctypes.data)
 
 
 def _map(descriptor: int, size_bytes: int, protection: int) -> mmap.mmap:
     """Map at an address where huge pages fit, if the system can be brought to give one.
 
-    The kernel places a mapping right below the last one. A filler as long as the excess makes the next try land on
-    the boundary; where it does not, the mapping works all the same, with small pages.
+    The kernel puts a mapping at the upper end of the first gap that is large enough. A filler as long as the excess,
+    at that end, makes the next try land on the boundary; a filler that fell into a smaller gap is made larger, and a
+    gap that is too small for both is blocked. Where nothing helps, the mapping works all the same, with small pages.
     """
     fillers: list[mmap.mmap] = []
-    for _ in range(_ALIGN_TRIES):
+    extra = 0
+    for left in reversed(range(_ALIGN_TRIES)):
         buffer = mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_SHARED, prot=protection)
-        excess = _excess(buffer)
-        if size_bytes < HUGE_PAGE_BYTES or excess == 0 or len(fillers) == _ALIGN_TRIES - 1:
+        end, excess = _address(buffer) + -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE, _excess(buffer)
+        if size_bytes < HUGE_PAGE_BYTES or excess == 0 or left == 0:
             break
         buffer.close()
-        fillers.append(mmap.mmap(-1, excess, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ))
+        filler = _filler(excess + extra)
+        fillers.append(filler)
+        if _address(filler) + len(filler) != end:
+            extra = extra * 2 or HUGE_PAGE_BYTES
+            if extra > size_bytes:
+                fillers.append(_filler(size_bytes))
+                extra = 0
     for filler in fillers:
         filler.close()
     return buffer
+
+
+def _filler(size_bytes: int) -> mmap.mmap:
+    return mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
