@@ -20,7 +20,7 @@ SUFFIXES = {".py", ".pyi", ".pyx", ".pxd", ".h"}
 
 FILE_LINES_MAX = 600
 LONG_FILES = {
-    "api/wire/native.py": 800,
+    "api/wire/native.py": 820,
     "engine/index.py": 860,
     "engine/ingest/registry.py": 720,
     "engine/store.py": 820,
