@@ -19,7 +19,7 @@ from engine.errors import IndexSpaceError
 HUGE_PAGE_BYTES: Final = 2 << 20
 _MADV_COLLAPSE: Final = 25
 """Linux 6.1: gather the range into huge pages now; needs no setting and no right."""
-_ALIGN_TRIES: Final = 64
+_ALIGN_TRIES: Final = 512
 
 
 class Segment:
@@ -118,10 +118,9 @@ def _map(descriptor: int, size_bytes: int, protection: int) -> mmap.mmap:
         filler = _filler(excess + extra)
         fillers.append(filler)
         if _address(filler) + len(filler) != end:
-            extra = extra * 2 or HUGE_PAGE_BYTES
-            if extra > size_bytes:
+            if extra:
                 fillers.append(_filler(size_bytes))
-                extra = 0
+            extra = 0 if extra else -(-size_bytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
     for filler in fillers:
         filler.close()
     return buffer
