@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -187,15 +187,16 @@ class _Server(web.Server):
         return connection
 
 
+# Both of these are plain functions that hand on an awaitable: a coroutine of their own would cost each check a frame.
+
+
 def _shortcut(hot: Any, routed: Any) -> Any:
     """The router costs more than the check: requests spelt exactly like one go past it."""
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        if request.raw_path == checks.PATH and request.method == "POST" and hdrs.EXPECT not in request.headers:
-            response: web.StreamResponse = await hot(request)
-        else:
-            response = await routed(request)
-        return response
+    def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        ordinary = request.raw_path == checks.PATH and request.method == "POST" and hdrs.EXPECT not in request.headers
+        found: Awaitable[web.StreamResponse] = hot(request) if ordinary else routed(request)
+        return found
 
     return handle
 
@@ -207,13 +208,13 @@ def _for_this_host(desk: Desk, handler: Any) -> Any:
     browser.
     """
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        response: web.StreamResponse
-        if _is_this_host(request.headers.get(hdrs.HOST)):
-            response = await handler(request)
-        else:
-            response = desk.problem(request, problems.HostError("this is not the host asked for", field="Host"))
-        return response
+    async def refuse(request: web.BaseRequest) -> web.StreamResponse:
+        return desk.problem(request, problems.HostError("this is not the host asked for", field="Host"))
+
+    def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        here = _is_this_host(request.headers.get(hdrs.HOST))
+        found: Awaitable[web.StreamResponse] = handler(request) if here else refuse(request)
+        return found
 
     return handle
 
@@ -227,9 +228,23 @@ _THIS_HOST: Final = re.compile(r"(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]{1,5
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("desk",)
+    __slots__ = ("_held", "desk")
 
     desk: Desk
+
+    def __init__(self, server: web.Server, **settings: Any) -> None:
+        self._held = False
+        super().__init__(server, **settings)
+
+    def pause_reading(self) -> None:
+        self._held = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Resume what was paused. aiohttp asks for it after every body read, and parses nothing all over again."""
+        if self._held:
+            self._held = False
+            super().resume_reading(resume_parser)
 
     def handle_error(
         self,
