@@ -72,7 +72,7 @@ check: setup-test  ## format, lint and types
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy
-	@$(VENV)/bin/cython-lint ext
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint ext
 
 clean:  ## remove what was built (the environment and var/ stay)
 	@rm -rf build ext/*.so ext/*.c ext/*.html shikaku.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.built-*

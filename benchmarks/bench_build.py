@@ -37,7 +37,7 @@ def rate(benchmark: Any, keys: int) -> None:
 
 
 @pytest.mark.benchmark(group=GROUP)
-def bench_build_insert_many(benchmark: Any, table: Filled) -> None:
+def bench_build_insert_many(benchmark: Any, table: Filled, figure: Any) -> None:
     """Into an empty table whose pages are there."""
     persons, entries = entries_of(table.hashes)
 
@@ -52,6 +52,8 @@ def bench_build_insert_many(benchmark: Any, table: Filled) -> None:
     benchmark.extra_info["checksum"] = table.table.scan()["entries"]
     assert bytes_a_key <= BYTES_A_KEY_MAX
     rate(benchmark, table.keys)
+    figure(f"table, bytes a key, {table.keys:,} keys", bytes_a_key, at_most=BYTES_A_KEY_MAX)
+    figure("build from arrays, M keys/s", benchmark.extra_info["million_keys_a_second"], at_least=8)
 
 
 @pytest.mark.benchmark(group=GROUP)

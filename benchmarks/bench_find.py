@@ -97,12 +97,13 @@ def bench_find_digest(benchmark: Any, table: Filled, dictionary: dict[bytes, int
 
 
 @pytest.mark.benchmark(group="find: 100,000 random keys, one call each")
-def bench_find_message(benchmark: Any, table: Filled, dictionary: dict[bytes, int]) -> None:
+def bench_find_message(benchmark: Any, table: Filled, dictionary: dict[bytes, int], figure: Any) -> None:
     def run(asked: Asked) -> int:
         return find_all_messages(table.table.find_message, asked.messages)
 
     measure(benchmark, table, run)
-    benchmark.extra_info["times_as_fast_as_dict"] = ratio_to_dict(table, dictionary, run)
+    ratio = benchmark.extra_info["times_as_fast_as_dict"] = ratio_to_dict(table, dictionary, run)
+    figure(f"find, hash included / dict of ready-hashed bytes, {table.keys:,} keys", ratio, at_least=3)
 
 
 @pytest.mark.benchmark(group="find: 100,000 random keys, one call each")
@@ -111,7 +112,7 @@ def bench_find_reference_dict(benchmark: Any, table: Filled, dictionary: dict[by
 
 
 @pytest.mark.benchmark(group="find: beside a writer")
-def bench_find_beside_a_writer(benchmark: Any, table: Filled) -> None:
+def bench_find_beside_a_writer(benchmark: Any, table: Filled, figure: Any) -> None:
     """Single and many lookups while another process makes 50,000 updates a second; the same while it stands still."""
     command = [sys.executable, "-m", "benchmarks.filled", str(table.path), str(table.keys), str(UPDATES_PER_SECOND)]
     writer = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -124,6 +125,8 @@ def bench_find_beside_a_writer(benchmark: Any, table: Filled) -> None:
             (busy if turn % 2 else quiet).append(_seconds(table, outputs))
         benchmark.extra_info["find_slowed_percent"] = _slowed([q[0] for q in quiet], [b[0] for b in busy])
         benchmark.extra_info["find_many_slowed_percent"] = _slowed([q[1] for q in quiet], [b[1] for b in busy])
+        slowed = benchmark.extra_info["find_slowed_percent"]
+        figure(f"readers slowed by {UPDATES_PER_SECOND:,} updates/s, %", slowed, at_most=15)
         asked = Asked(table)
         checksum = benchmark.pedantic(find_all, (table.table.find, asked.digests), rounds=ROUNDS)
         assert checksum == asked.checksum

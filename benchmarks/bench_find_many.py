@@ -88,8 +88,9 @@ def measure(benchmark: Any, bench: Bench, make: Callable[[], tuple[Any, int]], r
 
 
 @pytest.mark.benchmark(group=GROUP)
-def bench_find_many_known(benchmark: Any, bench: Bench) -> None:
+def bench_find_many_known(benchmark: Any, bench: Bench, figure: Any) -> None:
     measure(benchmark, bench, bench.known, bench.find_many)
+    figure(f"find_many / gather, {bench.table.keys:,} keys", benchmark.extra_info["of_gather"], at_least=0.5)
 
 
 @pytest.mark.benchmark(group=GROUP)
@@ -98,8 +99,9 @@ def bench_find_many_unknown(benchmark: Any, bench: Bench) -> None:
 
 
 @pytest.mark.benchmark(group=GROUP)
-def bench_find_many_from_messages(benchmark: Any, bench: Bench) -> None:
+def bench_find_many_from_messages(benchmark: Any, bench: Bench, figure: Any) -> None:
     measure(benchmark, bench, bench.raw, bench.find_many_rows)
+    figure(f"from identifiers / gather, {bench.table.keys:,} keys", benchmark.extra_info["of_gather"], at_least=0.3)
 
 
 @pytest.mark.benchmark(group=GROUP)
