@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -262,11 +263,27 @@ HOSTILE = {
 }
 
 
+def measured(test: Callable[..., None]) -> Callable[..., None]:
+    """Up to three attempts: what else a machine does may spoil one, a body that holds the loop spoils them all."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        for left in (2, 1, 0):
+            try:
+                return test(*args, **kwargs)
+            except AssertionError:
+                if not left:
+                    raise
+
+    return run
+
+
 def late_share(gaps: list[float], bound: float) -> float:
     return sum(gap > bound for gap in gaps) / len(gaps)
 
 
 @pytest.mark.parametrize("kind", ["json", "ndjson", "blank"])
+@measured
 def test_a_batch_holds_the_loop_for_a_slice_at_a_time(server: Served, kind: str) -> None:
     """CPU time of the loop's thread between two passes; a slow machine may stretch single items, not whole slices."""
     lines = [line(str(1_000_001 + n % 3), id=str(n)) for n in range(3_000)]
@@ -284,6 +301,7 @@ def test_a_batch_holds_the_loop_for_a_slice_at_a_time(server: Served, kind: str)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
+@measured
 def test_no_line_holds_the_loop(server: Served, kind: str) -> None:
     """Half a slice of work, then one line of the worst kind: what the loop is held at most."""
     with Watch(server) as watch:
@@ -293,6 +311,7 @@ def test_no_line_holds_the_loop(server: Served, kind: str) -> None:
     assert late_share(watch.gaps, 0.0015) < 0.05
 
 
+@measured
 def test_a_large_body_of_items_holds_the_loop_for_a_slice_at_a_time(server: Served) -> None:
     """8 MiB arrive and are kept without ever being copied in one step."""
     item = b'{"id":"' + b"7" * 700 + b'"},'
@@ -303,6 +322,7 @@ def test_a_large_body_of_items_holds_the_loop_for_a_slice_at_a_time(server: Serv
     assert late_share(watch.gaps, 0.002) < 0.02
 
 
+@measured
 def test_many_batches_take_turns(server: Served) -> None:
     body = b"\n".join(line(str(1_000_001 + n % 3), id=str(n)) for n in range(1_500))
     with Watch(server) as watch:
