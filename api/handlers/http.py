@@ -19,7 +19,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from api import problems
-from engine import clock, identifiers
+from engine import identifiers
 from engine.errors import BodyTooLargeError, CorruptionError, StartingError, StorePoisonedError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -32,7 +32,8 @@ BODY_SECONDS: Final = 30.0
 REQUEST_ID_CHARS_MAX: Final = 64
 RETRY_STARTING_MS: Final = 1_000
 
-REQUEST_ID: Final = "X-Request-ID"
+REQUEST_ID: Final = type(hdrs.HOST)("X-Request-ID")
+"""Of aiohttp's own type for names of headers, whose look-up folds no case again."""
 _FIXED_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "shikaku"}
 
 _ACCEPTING_ALL: Final = (None, "*/*", JSON)
@@ -68,8 +69,8 @@ class Desk:
         self._switch = switch
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
-        self._head_second = -1
-        self._head_bytes = b""
+        self._prefix_bytes = self._prefix.encode()
+        self._head = b""
 
     def request_id(self, request: web.BaseRequest) -> str:
         """The caller's X-Request-ID if it may be repeated, else one of ours."""
@@ -90,21 +91,23 @@ class Desk:
         """As `respond` for JSON and status 200, at a fraction of the cost where the connection is an ordinary one."""
         if self._switch.draining or request.version != HttpVersion11 or not request.keep_alive:
             return self.respond(request, body)
-        return WrittenResponse(
-            b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head(), self.request_id(request).encode(), len(body), body)
-        )
+        head = self._head or self._renewed_head(asyncio.get_running_loop())
+        if REQUEST_ID in request.headers:
+            mark = self.request_id(request).encode()
+        else:
+            mark = b"%b-%08x" % (self._prefix_bytes, next(self._count))
+        return WrittenResponse(b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, mark, len(body), body))
 
-    def _head(self) -> bytes:
-        """The head of an answer up to the value of X-Request-ID. The Date is renewed every second."""
-        second = clock.monotonic_ns() // 1_000_000_000
-        if second != self._head_second:
-            fixed = "".join(f"{name}: {value}\r\n" for name, value in _FIXED_HEADERS.items())
-            date = formatdate(usegmt=True)
-            self._head_second = second
-            self._head_bytes = (
-                f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\n{fixed}Date: {date}\r\n{REQUEST_ID}: "
-            ).encode()
-        return self._head_bytes
+    def _renewed_head(self, loop: asyncio.AbstractEventLoop) -> bytes:
+        """The head of an answer up to the value of X-Request-ID; good for a second, because of its Date."""
+        fixed = "".join(f"{name}: {value}\r\n" for name, value in _FIXED_HEADERS.items())
+        date = formatdate(usegmt=True)
+        self._head = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\n{fixed}Date: {date}\r\n{REQUEST_ID}: ".encode()
+        loop.call_later(1.0, self._forget_head)
+        return self._head
+
+    def _forget_head(self) -> None:
+        self._head = b""
 
     def close_if_draining(self, response: web.StreamResponse) -> None:
         """While the process stops, every answer is its connection's last."""
