@@ -14,7 +14,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +24,11 @@ import pytest
 
 from engine import fsck, keys
 from engine.config import Config
+from loadtest.population.personas import KUMIAI, KYOKAI, KYOSAI
 from tests.support.processes import Caller, Running, make_store, remove_index, serving, signal_quietly
 
-INSURER = "01130012"
+WRITERS = {KYOKAI: "calls", KUMIAI: "calls", KYOSAI: "feeds"}
+"""One writer an insurer: a call without a number is a repetition only while nothing else of its insurer came since."""
 STAGES = {"NOT_FOUND": 0, "VALID": 1, "INVALID": 2}
 FEED_ROWS = 400
 CHECKERS = 3
@@ -36,6 +38,7 @@ CHECKERS = 3
 class Unit:
     """People who are registered together: numbers of their cards, and how far that is known to have come."""
 
+    insurer: str
     numbers: range
     sent: int = 0
     acknowledged: int = 0
@@ -58,9 +61,9 @@ class World:
     _next: int = 1
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def new_unit(self, people: int) -> Unit:
+    def new_unit(self, insurer: str, people: int) -> Unit:
         with self._lock:
-            unit = Unit(range(self._next, self._next + people))
+            unit = Unit(insurer, range(self._next, self._next + people))
             self._next += people
             self.units.append(unit)
             return unit
@@ -79,10 +82,14 @@ class World:
 # --- writers ------------------------------------------------------------------------------------------------------
 
 
-def row(number: int, op: str) -> dict[str, Any]:
+def rows(unit: Unit, op: str) -> list[dict[str, Any]]:
+    return [row(unit.insurer, number, op) for number in unit.numbers]
+
+
+def row(insurer: str, number: int, op: str) -> dict[str, Any]:
     common = {
         "op": op,
-        "insurer_number": INSURER,
+        "insurer_number": insurer,
         "symbol": "880",
         "number": str(number),
         "branch": "00",
@@ -110,38 +117,38 @@ def write(world: World, caller: Caller, path: str, body: object, **headers: str)
         time.sleep(0.02)
 
 
-def write_calls(world: World, seed: int) -> None:
+def write_calls(world: World, insurer: str, seed: int) -> None:
     """Register a few people by call, and let some of them lose their cover later."""
     chance = random.Random(seed)
     caller = Caller(world.server.registry_port)
-    path = f"/v1/insurers/{INSURER}/qualifications"
+    path = f"/v1/insurers/{insurer}/qualifications"
     held: list[Unit] = []
     while not world.stop.is_set():
         if held and chance.random() < 0.4:
             unit, op = held.pop(chance.randrange(len(held))), "lose"
         else:
-            unit, op = world.new_unit(chance.randrange(1, 4)), "new"
+            unit, op = world.new_unit(insurer, chance.randrange(1, 4)), "new"
             held.append(unit)
         unit.sent += 1
-        write(world, caller, path, {"operations": [row(number, op) for number in unit.numbers]})
+        write(world, caller, path, {"operations": rows(unit, op)})
         unit.acknowledged = unit.sent
     caller.close()
 
 
-def write_feeds(world: World, seed: int) -> None:
+def write_feeds(world: World, insurer: str, seed: int) -> None:
     """Register hundreds of people by file, and let the whole file's people lose their cover by the next."""
     chance = random.Random(seed)
     caller = Caller(world.server.registry_port)
     while not world.stop.is_set():
-        unit = world.new_unit(chance.randrange(FEED_ROWS // 2, FEED_ROWS))
+        unit = world.new_unit(insurer, chance.randrange(FEED_ROWS // 2, FEED_ROWS))
         for op in ("new", "lose"):
-            rows = [row(number, op) for number in unit.numbers]
-            lines = [",".join(rows[0]), *(",".join(map(str, each.values())) for each in rows)]
+            given = rows(unit, op)
+            lines = [",".join(given[0]), *(",".join(map(str, each.values())) for each in given)]
             unit.sent += 1
             write(
                 world,
                 caller,
-                f"/v1/insurers/{INSURER}/feeds",
+                f"/v1/insurers/{insurer}/feeds",
                 "\r\n".join([*lines, ""]).encode(),
                 Content_Type="text/csv",
             )
@@ -172,7 +179,7 @@ def check_on(world: World, seed: int) -> None:
 def check(world: World, caller: Caller, unit: Unit, number: int) -> None:
     low = max(unit.acknowledged, unit.seen)
     card = {
-        "insurer_number": INSURER,
+        "insurer_number": unit.insurer,
         "symbol": "880",
         "number": str(number),
         "branch": "00",
@@ -228,8 +235,11 @@ def settle(world: World) -> None:
 
 
 def start(world: World, seed: int) -> list[threading.Thread]:
-    jobs: list[Callable[[World, int], None]] = [write_calls, write_calls, write_feeds, *[check_on] * CHECKERS]
-    threads = [threading.Thread(target=job, args=(world, seed + at)) for at, job in enumerate(jobs)]
+    threads = [
+        threading.Thread(target=write_calls if how == "calls" else write_feeds, args=(world, insurer, seed + at))
+        for at, (insurer, how) in enumerate(WRITERS.items())
+    ]
+    threads += [threading.Thread(target=check_on, args=(world, seed - at)) for at in range(1, CHECKERS + 1)]
     for thread in threads:
         thread.start()
     return threads
