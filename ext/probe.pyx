@@ -3,7 +3,6 @@
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.list cimport PyList_GET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -26,8 +25,6 @@ MATCH_DTYPE = np.dtype(
     [("person", "<u4"), ("gained", "<u2"), ("lost", "<u2"), ("aux", "<u2"), ("reserved", "<u2")]
 )
 _MAGIC = b"SHIKIDX\x01"
-# Every number of 16 bits, made once: making three of them took a tenth of a find.
-cdef list _NUMBERS = list(range(2**16))
 _CHECKED_BYTES = 124
 
 
@@ -485,10 +482,7 @@ cdef tuple _found(const View *view, uint64_t lo, uint64_t hi):
 
 
 cdef inline tuple _match(const Match *match):
-    return (
-        match.person, <object>PyList_GET_ITEM(_NUMBERS, match.gained), <object>PyList_GET_ITEM(_NUMBERS, match.lost),
-        <object>PyList_GET_ITEM(_NUMBERS, match.aux),
-    )
+    return (match.person, match.gained, match.lost, match.aux)
 
 
 cdef _apply(Table table, persons, entries, int operation, missing=None):
