@@ -15,6 +15,8 @@ import pytest
 
 from tests.support import tables
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 
