@@ -122,6 +122,7 @@ class Writer:
         new = (old + 1 + self.random.integers(0, VERSIONS - 1, len(chosen))) % VERSIONS
         new[(chosen >= STABLE) & (self.random.random(len(chosen)) < 0.4)] = -1
         coming, going = new >= 0, old >= 0
+        self.index.reserve(len(chosen), self.stored)
         if self.random.random() < 0.3:
             self.index.add_provisional(*entries_of(chosen[coming], new[coming]))
         self.publish(entries_of(chosen[coming], new[coming]), entries_of(chosen[going], old[going]))
@@ -133,6 +134,7 @@ class Writer:
         chosen = chosen[self.version[chosen] < 0]
         batch = entries_of(chosen, np.zeros(len(chosen), np.int64))
         empty = entries_of(chosen[:0], chosen[:0])
+        self.index.reserve(len(chosen), self.stored)
         for _ in range(20):
             self.publish(batch, empty)
             self.publish(empty, batch)
@@ -167,24 +169,37 @@ def read(directory: Path, seconds: float, seed: int) -> dict[str, Any]:
     digests = [row.tobytes() for row in all_keys]
     order = np.random.default_rng(seed).permutation(len(all_keys))
     asked = np.ascontiguousarray(all_keys[order])
-    seen: dict[str, Any] = {"finds": 0, "matches": 0, "torn": 0, "missed": 0, "versions_back": 0, "waited": 0}
+    seen: dict[str, Any] = dict.fromkeys(
+        ("finds", "still", "matches", "torn", "missed", "passed_over", "versions_back", "waited"), 0
+    )
     last = 0
+
+    def many(part: slice) -> None:
+        before = index.data_version
+        counts, matches = index.find_many(asked[part])
+        moved = index.data_version != before
+        torn, missed = wrong(np.repeat(order[part], counts), matches, order[part], counts, STABLE)
+        seen["torn"] += torn
+        seen["passed_over" if moved else "missed"] += missed
+        seen["finds"] += len(counts)
+        seen["still"] += len(counts) * (not moved)
+        seen["matches"] += len(matches)
+
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            counts, matches = index.find_many(asked)
-            owners = np.repeat(order, counts)
-            torn, missed = wrong(owners, matches, order, counts, STABLE)
-            seen["torn"] += torn
-            seen["missed"] += missed
-            seen["finds"] += len(asked)
-            seen["matches"] += len(matches)
+            many(slice(None))
+            for start in range(0, len(asked), 32):
+                many(slice(start, start + 32))
             for _ in range(500):
                 key = chooser.randrange(len(digests))
+                before = index.data_version
                 found = index.find(digests[key])
+                moved = index.data_version != before
                 seen["torn"] += not rows_of(key).issuperset(found)
-                seen["missed"] += not found and key < STABLE
+                seen["passed_over" if moved else "missed"] += not found and key < STABLE
                 seen["matches"] += len(found)
+                seen["still"] += not moved
             seen["finds"] += 500
             version = index.data_version
             seen["versions_back"] += version < last
