@@ -79,6 +79,9 @@ class IndexReader:
 
     `find(digest)` and `find_message(key, message)` are the compiled functions themselves: the matches of one key, by
     its 16-byte hash or with the hash computed on the way. Provisional entries are not seen.
+
+    Every match is whole. A search misses none of what a version asks for if `data_version` was that version before it
+    and still is after it; if it moved, search again (docs/FORMATS.md, "Header").
     """
 
     __slots__ = ("_directory", "_identity", "_lock", "_segment", "_table", "find", "find_message")
