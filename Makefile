@@ -13,7 +13,7 @@ WORKERS ?=
 ONCE   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help check-tools setup setup-test build debug asan demo test test-all bench check clean
+.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench check clean
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,20 @@ $(BUILT): $(VENV)/.runtime setup.py pyproject.toml $(wildcard ext/*.pyx ext/*.px
 	@touch $@
 
 setup: $(BUILT)  ## make the environment and build the extension
-setup-test: setup $(VENV)/.test  ## the same, and what tests and benchmarks need
+setup-test: setup $(VENV)/.test browser  ## the same, and what tests need: Python packages and Chromium
+
+# Only tests/browser needs it. Root on Debian gets it from apt; everybody else is told what to install.
+BROWSERS := chromium chromium-browser google-chrome-stable google-chrome
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq
+browser:
+	@for name in $${CHROMIUM:-$(BROWSERS)}; do command -v "$$name" >/dev/null 2>&1 && exit 0; done; \
+	if [ -z "$$CHROMIUM" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "shikaku: installing Chromium for the tests of the docs page"; \
+		$(APT) update >/dev/null 2>&1; \
+		$(APT) install -y --no-install-recommends chromium >/dev/null 2>&1; \
+		command -v chromium >/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo "shikaku: the tests of the docs page need Chromium: install chromium (Debian: apt-get install chromium), or set CHROMIUM=..."; exit 1
 build: setup  ## build the extension (SHIKAKU_BUILD=release|debug|asan|trace)
 
 debug:  ## build without optimisation, with symbols
@@ -65,10 +78,10 @@ test: setup-test  ## run the tests (TESTS=folder or file)
 test-all: setup-test  ## run all tests, those that take minutes too
 	@$(PY) -m pytest -q $(TESTS)
 
-bench: setup-test  ## run the benchmarks (SIZE=smoke|standard|large)
+bench: setup $(VENV)/.test  ## run the benchmarks (SIZE=smoke|standard|large)
 	@$(PY) -m pytest -q benchmarks --size $(SIZE)
 
-check: setup-test  ## format, lint and types
+check: setup $(VENV)/.test  ## format, lint and types
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy

@@ -143,9 +143,14 @@ _INSURER_EXAMPLE: Final = {
 
 def document(port: str) -> bytes:
     """The document of one port (`check` or `registry`) as JSON."""
-    types, paths, about = {
-        "check": (_CHECK_TYPES, _check_paths(), _CHECK_ABOUT),
-        "registry": (_REGISTRY_TYPES, _registry_paths(), _REGISTRY_ABOUT),
+    types, paths, title, about = {
+        "check": (_CHECK_TYPES, _check_paths(), "Shikaku 照会ポート · Shikaku: check port", _CHECK_ABOUT),
+        "registry": (
+            _REGISTRY_TYPES,
+            _registry_paths(),
+            "Shikaku 登録ポート · Shikaku: registry port",
+            _REGISTRY_ABOUT,
+        ),
     }[port]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = copy.deepcopy(schemas)
@@ -154,7 +159,7 @@ def document(port: str) -> bytes:
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
-            "info": {"title": f"Shikaku: {port} port", "version": pages.version(), "description": about},
+            "info": {"title": title, "version": pages.version(), "description": about},
             "servers": [{"url": "/"}],
             "tags": _TAGS[port],
             "paths": {**paths, **_common_paths()},

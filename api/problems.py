@@ -530,7 +530,8 @@ def page(code: str) -> str | None:
     )
     return (
         '<!doctype html><html lang="ja"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f'<title>{escape(code)}</title><link rel="stylesheet" href="/static/docs.css">'
+        f'<title>{escape(code)}</title><link rel="icon" href="/static/icon.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" href="/static/docs.css">'
         f'<main class="problem"><p class="code"><code>{escape(code)}</code> · HTTP {entry.status}</p>{rows}'
         '<p><a href="/docs">/docs</a></p></main></html>'
     )

@@ -158,8 +158,9 @@ function tryOut(path, method, operation) {
 }
 
 function article(path, method, operation) {
-  const box = make("article", { id: operation.operationId });
-  box.append(make("h2", {}, pick(operation.summary, " · ")));
+  const heading = `${operation.operationId}-heading`;
+  const box = make("article", { id: operation.operationId, "aria-labelledby": heading });
+  box.append(make("h2", { id: heading }, pick(operation.summary, " · ")));
   box.append(make("p", { class: "path" }, make("span", { class: `method ${method}` }, method.toUpperCase()), " ", path));
   box.append(prose(pick(operation.description, "\n\n")));
   if (operation.parameters) {
@@ -175,14 +176,15 @@ function article(path, method, operation) {
 
 function show() {
   document.documentElement.lang = language;
-  document.title = api.info.title;
-  document.getElementById("title").textContent = api.info.title;
+  const title = pick(api.info.title, " · ");
+  document.title = title;
+  document.getElementById("title").textContent = title;
   document.getElementById("version").textContent = api.info.version;
   for (const button of document.querySelectorAll("[data-language]")) button.setAttribute("aria-pressed", String(button.dataset.language === language));
   const contents = document.getElementById("contents");
   const main = document.getElementById("operations");
   contents.replaceChildren();
-  main.replaceChildren(make("h1", {}, api.info.title), prose(pick(api.info.description, "\n\n")), make("p", {}, make("a", { href: "/openapi.json" }, `${word("define")} (OpenAPI ${api.openapi})`)));
+  main.replaceChildren(make("h1", {}, title), prose(pick(api.info.description, "\n\n")), make("p", {}, make("a", { href: "/openapi.json" }, `${word("define")} (OpenAPI ${api.openapi})`)));
   for (const tag of api.tags) {
     contents.append(make("h2", {}, pick(tag.description, " · ")));
     for (const [path, operations] of Object.entries(api.paths)) {

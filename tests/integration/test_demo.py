@@ -12,11 +12,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from api.exits import Exit
+from tests.support import chromium
 from tests.support.processes import ROOT, alive, ask_once, free_ports, remove_index, shikaku, until
 
 PEOPLE = 300
@@ -83,15 +85,17 @@ def test_a_used_port_is_one_clear_line(folder: Path) -> None:
 # --- what must be there beforehand ----------------------------------------------------------------------------------
 
 
-def check_tools(tmp_path: Path, tools: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`make check-tools` on a machine that has these tools only."""
+def make(tmp_path: Path, task: str, tools: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A task on a machine that has these tools only, and what was put into `tmp_path` before."""
     for name in ("make", "sh", *tools):
         found = shutil.which(name)
         assert found, name
-        (tmp_path / name).symlink_to(sys.executable if name == "python3" else found)
-    environment = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "CC"))}
+        with suppress(FileExistsError):
+            (tmp_path / name).symlink_to(sys.executable if name == "python3" else found)
+    unset = ("MAKE", "MFLAGS", "CC", "CHROMIUM")
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(unset)}
     return subprocess.run(
-        [shutil.which("make") or "make", "--no-print-directory", "check-tools", *arguments],
+        [shutil.which("make") or "make", "--no-print-directory", task, *arguments],
         cwd=ROOT,
         env=environment | {"PATH": str(tmp_path)},
         capture_output=True,
@@ -102,7 +106,7 @@ def check_tools(tmp_path: Path, tools: list[str], *arguments: str) -> subprocess
 
 
 def test_with_python_and_a_compiler_nothing_is_missing(tmp_path: Path) -> None:
-    ended = check_tools(tmp_path, ["python3", "cc"])
+    ended = make(tmp_path, "check-tools", ["python3", "cc"])
     assert ended.returncode == 0, ended.stdout
 
 
@@ -116,6 +120,52 @@ def test_with_python_and_a_compiler_nothing_is_missing(tmp_path: Path) -> None:
     ids=["no-compiler", "no-python", "wrong-compiler"],
 )
 def test_a_missing_tool_is_one_clear_line(tmp_path: Path, tools: list[str], arguments: list[str], line: str) -> None:
-    ended = check_tools(tmp_path, tools, *arguments)
+    ended = make(tmp_path, "check-tools", tools, *arguments)
     assert ended.returncode != 0
     assert ended.stdout.splitlines() == [line]
+
+
+NO_BROWSER = (
+    "shikaku: the tests of the docs page need Chromium: install chromium (Debian: apt-get install chromium),"
+    " or set CHROMIUM=..."
+)
+
+
+def command(folder: Path, name: str, text: str) -> None:
+    """A small program of this name."""
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("name", chromium.PROGRAMS)
+def test_with_a_browser_nothing_is_installed(tmp_path: Path, name: str) -> None:
+    command(tmp_path, name, "exit 0")
+    command(tmp_path, "apt-get", 'echo "apt-get was run" >&2')
+    ended = make(tmp_path, "browser", ["id"])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("user", "apt", "arguments"),
+    [(1000, "exit 0", []), (0, None, []), (0, "exit 100", []), (0, "exit 0", ["CHROMIUM=absent"])],
+    ids=["not-root", "no-apt", "apt-fails", "wrong-browser"],
+)
+def test_a_missing_browser_is_one_clear_line(tmp_path: Path, user: int, apt: str | None, arguments: list[str]) -> None:
+    command(tmp_path, "id", f"echo {user}")
+    if apt is not None:
+        command(tmp_path, "apt-get", apt)
+    ended = make(tmp_path, "browser", [], *arguments)
+    assert ended.returncode != 0
+    assert ended.stdout.splitlines()[-1] == NO_BROWSER
+    assert ended.stdout.count("\n") <= 2
+
+
+def test_root_gets_a_missing_browser_from_apt(tmp_path: Path) -> None:
+    command(tmp_path, "id", "echo 0")
+    browser = f"#!{shutil.which('sh')}\\n"
+    make_it = f"printf '{browser}' > {tmp_path}/chromium; {shutil.which('chmod')} +x {tmp_path}/chromium"
+    put = f'case "$*" in *install*chromium*) {make_it};; esac'
+    command(tmp_path, "apt-get", put)
+    ended = make(tmp_path, "browser", [])
+    assert ended.returncode == 0, ended.stdout
+    assert make(tmp_path, "browser", []).stdout == ""
