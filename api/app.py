@@ -19,7 +19,7 @@ from api.handlers import checks, insurers, pages
 from api.handlers.batch import Batches
 from api.handlers.http import Desk, Handler, Switch
 from api.handlers.registration import Registrations
-from api.wire import native
+from api.wire import reading, writing
 from engine.clock import Clock
 from engine.config import Config
 from engine.ingest.registry import Registry
@@ -43,8 +43,8 @@ def check_app(verifier: Verifier, config: Config) -> web.Application:
     switch = Switch()
     desk = Desk(switch)
     today = Clock(config.clock_fixed_ms).today
-    reader = native.Reader(policy=config.inquiry_check_digits, today=today, insurer=verifier.insurer)
-    writer = native.Writer(insurer=verifier.insurer)
+    reader = reading.Reader(policy=config.inquiry_check_digits, today=today, insurer=verifier.insurer)
+    writer = writing.Writer(insurer=verifier.insurer)
     check = checks.check(desk, verifier, reader, writer)
     routes: list[Route] = [
         ("POST", checks.PATH, check),

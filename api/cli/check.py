@@ -99,7 +99,7 @@ def answer_locally(config: Config, body: bytes) -> Any:
     """Ask store and index in this process."""
     import msgspec
 
-    from api.wire import native
+    from api.wire import reading, writing
     from engine import keys
     from engine.clock import Clock
     from engine.verification import Verifier
@@ -108,9 +108,9 @@ def answer_locally(config: Config, body: bytes) -> Any:
     store, index = _open(config, secrets)
     try:
         verifier = Verifier(index, store, secrets, clock)
-        reader = native.Reader(policy=config.inquiry_check_digits, today=clock.today, insurer=verifier.insurer)
+        reader = reading.Reader(policy=config.inquiry_check_digits, today=clock.today, insurer=verifier.insurer)
         mark, inquiry = reader.inquiry(body)
-        answer = native.Writer(insurer=verifier.insurer).answer(inquiry, verifier.check(inquiry), mark)
+        answer = writing.Writer(insurer=verifier.insurer).answer(inquiry, verifier.check(inquiry), mark)
         return msgspec.json.decode(answer)
     finally:
         index.close()

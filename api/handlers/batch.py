@@ -26,7 +26,8 @@ from api.handlers.http import (
     require_length,
     require_media_type,
 )
-from api.wire import native
+from api.wire import reading, writing
+from api.wire.outline import BatchOutline
 from engine import clock, limits
 from engine.errors import BodyTooLargeError, InputError, ShikakuError
 from engine.verification import Verifier
@@ -52,7 +53,7 @@ class Turnstile:
 class Batches:
     """The batch handler of one application."""
 
-    def __init__(self, desk: Desk, verifier: Verifier, reader: native.Reader, writer: native.Writer) -> None:
+    def __init__(self, desk: Desk, verifier: Verifier, reader: reading.Reader, writer: writing.Writer) -> None:
         self._desk = desk
         self._verifier = verifier
         self._reader = reader
@@ -69,7 +70,7 @@ class Batches:
 
     async def _array(self, request: web.Request) -> web.StreamResponse:
         """Outline the whole body first, so that a batch that is not well formed is refused before any answer."""
-        outline = native.BatchOutline(await collect_body(request, limits.BATCH_BODY_BYTES_MAX))
+        outline = BatchOutline(await collect_body(request, limits.BATCH_BODY_BYTES_MAX))
         await self._exhaust(outline.walk())
         context = self._reader.batch(outline.head)
         response = await self._begin(request, JSON)
@@ -91,7 +92,7 @@ class Batches:
                     running = next(steps, _END) is not _END
 
     def _answer_items(
-        self, outline: native.BatchOutline, context: native.BatchContext, position: int, until: int
+        self, outline: BatchOutline, context: reading.BatchContext, position: int, until: int
     ) -> tuple[bytes, int]:
         """Answer items from `position` until the slice is over; at least one."""
         parts: list[bytes] = []
@@ -103,7 +104,7 @@ class Batches:
                 break
         return b"".join(parts), position
 
-    def _item(self, body: bytes, context: native.BatchContext) -> bytes:
+    def _item(self, body: bytes, context: reading.BatchContext) -> bytes:
         try:
             if len(body) > limits.BATCH_LINE_BYTES_MAX:
                 raise _item_too_long()
@@ -169,8 +170,8 @@ class Batches:
 
     def _error(self, body: bytes, error: ShikakuError) -> bytes:
         self._desk.note(error)
-        mark = native.id_of(body) if len(body) <= limits.BATCH_LINE_BYTES_MAX else None
-        return native.item_error(mark, problems.problem(error))
+        mark = reading.id_of(body) if len(body) <= limits.BATCH_LINE_BYTES_MAX else None
+        return writing.item_error(mark, problems.problem(error))
 
 
 TOO_LONG: Final = b"too long"

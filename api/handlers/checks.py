@@ -7,14 +7,14 @@ from typing import Final
 from aiohttp import web
 
 from api.handlers.http import JSON, Desk, Handler, ordinary_body, read_body, require_accepted, require_media_type
-from api.wire import native
+from api.wire import reading, writing
 from engine import limits
 from engine.verification import Verifier
 
 PATH: Final = "/v1/eligibility/check"
 
 
-def check(desk: Desk, verifier: Verifier, reader: native.Reader, writer: native.Writer) -> Handler:
+def check(desk: Desk, verifier: Verifier, reader: reading.Reader, writer: writing.Writer) -> Handler:
     """The handler of single checks. It turns errors into problems itself."""
 
     async def handle(request: web.Request) -> web.StreamResponse:

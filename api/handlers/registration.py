@@ -31,7 +31,7 @@ from api.handlers.http import (
 )
 from api.handlers.insurers import number_in
 from api.problems import MediaTypeError, ParameterError
-from api.wire import native, registration
+from api.wire import reading, registration
 from engine import limits
 from engine.config import Config
 from engine.errors import BodyTooLargeError, DateError, StoreFullError
@@ -218,7 +218,7 @@ def _feed_number(given: dict[str, str]) -> int | None:
 def _as_of(given: dict[str, str]) -> int | None:
     text = given.get("as_of")
     try:
-        return None if text is None else native.as_of_day(text)
+        return None if text is None else reading.as_of_day(text)
     except DateError as error:
         raise ParameterError(error.detail, field="as_of") from None
 

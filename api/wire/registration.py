@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from api.wire import native
+from api.wire import outline, reading, refusal
 from api.wire.native import Date, text_meta
 from engine import clock, days, identifiers, limits
 from engine.config import CheckDigitPolicy
@@ -148,10 +148,10 @@ def state(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callabl
 def _decode(decode: Callable[[bytes], Any], body: bytes) -> Any:
     try:
         request = decode(body)
-        native.refuse_repeated(body)
+        outline.refuse_repeated(body)
         return request
     except (InputError, ValueError, RecursionError) as error:
-        raise native.explain(body, error) from None
+        raise refusal.explain(body, error) from None
 
 
 def _decode_call(decode: Callable[[bytes], Any], body: bytes, field: str) -> Any:
@@ -164,7 +164,7 @@ def _decode_call(decode: Callable[[bytes], Any], body: bytes, field: str) -> Any
     try:
         setattr(request, field, [msgspec.json.decode(one) for one in getattr(request, field)])
     except (ValueError, RecursionError) as error:
-        raise native.explain(body, error) from None
+        raise refusal.explain(body, error) from None
     return request
 
 
@@ -212,7 +212,7 @@ def _call(
     return DeltaCall(
         insurer=number,
         feed_number=feed_number,
-        as_of=None if as_of is None else native.as_of_day(as_of),
+        as_of=None if as_of is None else reading.as_of_day(as_of),
         rows=rows,
         digest=digest,
     )

@@ -21,7 +21,8 @@ import numpy as np
 
 from api import openapi, problems
 from api.wire import registration
-from api.wire.native import Reader, Writer
+from api.wire.reading import Reader
+from api.wire.writing import Writer
 from engine import entries, errors, keys, store
 from engine.clock import Clock
 from engine.config import Config

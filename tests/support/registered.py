@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from api.wire.native import Reader, Writer
+from api.wire.reading import Reader
+from api.wire.writing import Writer
 from engine import keys
 from engine.clock import Clock
 from engine.config import Config

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.advice import advise
-from api.wire import native
+from api.wire import reading, writing
+from api.wire.outline import BatchOutline
 from engine import days
 from engine.errors import InputError
 from engine.records import (
@@ -50,8 +51,8 @@ CARD = {
 CERTIFICATE = {"issuer": "CN=JPKI,C=JP", "serial": "0a 1f"}
 
 
-def reader(policy: Any = "warn") -> native.Reader:
-    return native.Reader(policy=policy, today=lambda: TODAY, insurer=INSURERS.get)
+def reader(policy: Any = "warn") -> reading.Reader:
+    return reading.Reader(policy=policy, today=lambda: TODAY, insurer=INSURERS.get)
 
 
 def request(**members: Any) -> dict[str, Any]:
@@ -265,21 +266,21 @@ def test_any_bytes_are_refused_as_input(body: bytes) -> None:
 
 @given(st.binary(max_size=100))
 def test_any_bytes_have_an_id_or_none(body: bytes) -> None:
-    assert native.id_of(body) is None
+    assert reading.id_of(body) is None
 
 
 def test_id_of_what_could_not_be_read() -> None:
-    assert native.id_of(b'{"id":"a1","card":3}') == "a1"
-    assert native.id_of(json.dumps({"id": MY_NUMBER}).encode()) is None
-    assert native.id_of(json.dumps({"id": "x" * 65}).encode()) is None
-    assert native.id_of(b'{"id":7}') is None
+    assert reading.id_of(b'{"id":"a1","card":3}') == "a1"
+    assert reading.id_of(json.dumps({"id": MY_NUMBER}).encode()) is None
+    assert reading.id_of(json.dumps({"id": "x" * 65}).encode()) is None
+    assert reading.id_of(b'{"id":7}') is None
 
 
 # --- batches --------------------------------------------------------------------------------------------------------
 
 
-def outline(body: bytes) -> native.BatchOutline:
-    found = native.BatchOutline(body)
+def outline(body: bytes) -> BatchOutline:
+    found = BatchOutline(body)
     for _ in found.walk():
         pass
     return found
@@ -374,7 +375,7 @@ def answer(**members: Any) -> Answer:
 
 def encode(given: Answer, mark: str | None = None, **consents: bool) -> dict[str, Any]:
     inquiry = Inquiry("1311111114", TODAY, "treatment", **consents)
-    sent: dict[str, Any] = json.loads(native.Writer(insurer=INSURERS.get).answer(inquiry, given, mark))
+    sent: dict[str, Any] = json.loads(writing.Writer(insurer=INSURERS.get).answer(inquiry, given, mark))
     return sent
 
 

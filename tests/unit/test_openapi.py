@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 
 from api import openapi, problems
-from api.wire import native, registration
+from api.wire import native, reading, registration
+from api.wire.outline import BatchOutline
 from engine import days
 from engine.errors import InputError
 from engine.ingest import feed
@@ -110,12 +111,12 @@ def test_all_codes_that_a_status_can_carry_are_named(document: dict[str, Any]) -
 
 def test_example_requests_are_taken_by_the_decoders() -> None:
     document = json.loads(openapi.document("check"))
-    reader = native.Reader(policy="error", today=lambda: days.parse_iso("2026-11-23"), insurer=lambda number: None)
+    reader = reading.Reader(policy="error", today=lambda: days.parse_iso("2026-11-23"), insurer=lambda number: None)
     bodies = document["paths"]["/v1/eligibility/check"]["post"]["requestBody"]["content"]["application/json"]
     for example in bodies["examples"].values():
         reader.inquiry(json.dumps(example["value"]).encode())
     batch = document["paths"]["/v1/eligibility/batch"]["post"]["requestBody"]["content"]
-    outline = native.BatchOutline(json.dumps(batch["application/json"]["examples"]["batch"]["value"]).encode())
+    outline = BatchOutline(json.dumps(batch["application/json"]["examples"]["batch"]["value"]).encode())
     steps = list(outline.walk())
     context = reader.batch(outline.head)
     assert len(steps) == len(outline.items) == 2
@@ -158,7 +159,7 @@ def test_example_feed_is_read_without_error(tmp_path: Any) -> None:
 )
 def test_schema_refuses_what_the_decoder_refuses(value: dict[str, Any]) -> None:
     document = json.loads(openapi.document("check"))
-    reader = native.Reader(policy="warn", today=lambda: 1, insurer=lambda number: None)
+    reader = reading.Reader(policy="warn", today=lambda: 1, insurer=lambda number: None)
     with pytest.raises(InputError):
         reader.inquiry(json.dumps(value).encode())
     with pytest.raises(jsonschema.ValidationError):

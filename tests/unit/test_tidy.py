@@ -20,14 +20,13 @@ SUFFIXES = {".py", ".pyi", ".pyx", ".pxd", ".h"}
 
 FILE_LINES_MAX = 600
 LONG_FILES = {
-    "api/wire/native.py": 820,
     "engine/index.py": 860,
     "engine/ingest/registry.py": 720,
     "engine/store.py": 820,
     "ext/probe.pyx": 1100,
 }
 """Files that are over the bound, and how long they may be. Entries get smaller and go; new ones need a reason: each of
-these is one idea (a wire form, a table, an environment) whose halves would have to know each other's insides."""
+these is one idea (a table, an environment) whose halves would have to know each other's insides."""
 
 FUNCTION_LINES_MAX = 60
 LONG_FUNCTIONS: dict[str, int] = {}
