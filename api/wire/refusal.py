@@ -21,6 +21,8 @@ _NODES_MAX: Final = 250
 """How far a refused body is searched for a My Number; it is refused in any case, only code and place would differ."""
 _SUSPECT_BYTES_MAX: Final = 6 * 64
 """The longest string that can be a My Number, all of it escaped."""
+_WINDOW_BYTES: Final = 32 * 1024
+_OVERLAP_BYTES: Final = _SUSPECT_BYTES_MAX + 2
 _LOCATED_BYTES_MAX: Final = 4096
 """The longest body that is decoded to name the place; a real inquiry has a few hundred bytes."""
 _UNREAD: Final = object()
@@ -99,7 +101,17 @@ def _any_json(body: bytes) -> object:
 
 
 def _suspicious(body: bytes) -> bool:
-    """Whether bytes of JSON hold something that reads as a My Number: in a string, a number or a member name."""
+    """Whether bytes of JSON hold something that reads as a My Number: in a string, a number or a member name.
+
+    A large body is searched in windows, for one step of the search lets no other thread run.
+    """
+    return any(
+        _suspicious_part(body[start : start + _WINDOW_BYTES + _OVERLAP_BYTES])
+        for start in range(0, len(body), _WINDOW_BYTES)
+    )
+
+
+def _suspicious_part(body: bytes) -> bool:
     outline = body.translate(_DIGITS_ONLY)
     if (b"0" * (MY_NUMBER_DIGITS - 1) in outline or b"00000000e" in outline) and any(
         _could_be_my_number(_number(found[0])) for found in islice(_SUSPECT_NUMBER.finditer(body), _SUSPECTS_MAX)

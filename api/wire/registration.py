@@ -11,12 +11,13 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from api.wire import outline, reading, refusal
+from api.wire import reading, refusal
 from api.wire.native import Date, text_meta
+from api.wire.outline import Outline, refuse_repeated
 from engine import clock, days, identifiers, limits
 from engine.config import CheckDigitPolicy
 from engine.errors import BodyTooLargeError, CheckDigitError, FeedRowsError, FormatError, InputError, WrongTypeError
-from engine.ingest import feed
+from engine.ingest import columns, feed
 from engine.ingest.registry import FEED_NUMBER_MAX, DeltaCall, FeedReceipt
 from engine.ingest.rows import Report
 from engine.records import Insurer
@@ -78,6 +79,13 @@ class StateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     as_of: Date | None = None
 
 
+class _CallHead(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A call without its list, whose items are decoded one by one."""
+
+    feed_number: FeedNumber | None = None
+    as_of: Date | None = None
+
+
 class Receipt(msgspec.Struct, kw_only=True):
     """What was registered. It is sent when that is durable and seen by every check."""
 
@@ -122,9 +130,8 @@ def insurer(body: bytes, number: str, *, policy: CheckDigitPolicy) -> Insurer:
 
 def delta(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callable[[str], bool]) -> DeltaCall:
     """A call with operations. The same body again is a repeat: it changes nothing. Raises InputError."""
-    request = _decode_call(_decode_delta, body, "operations")
-    digest = hashlib.sha256(body).digest()
-    return _call(number, request.feed_number, request.as_of, request.operations, digest, policy, exempt)
+    head, given = _decode_call(body, "operations")
+    return _call(number, head, given, hashlib.sha256(body).digest(), policy, exempt)
 
 
 def state(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callable[[str], bool]) -> DeltaCall:
@@ -133,72 +140,104 @@ def state(body: bytes, number: str, *, policy: CheckDigitPolicy, exempt: Callabl
     Without a feed number it is applied whenever it comes: the same state may be put again after another one was.
     Raises InputError.
     """
-    request = _decode_call(_decode_state, body, "qualifications")
-    unique = b"" if request.feed_number is not None else secrets.token_bytes(16)
-    operations = []
-    for position, given in enumerate(request.qualifications):
-        if isinstance(given, dict) and "op" in given:
-            raise WrongTypeError("a state has no op", field=f"qualifications[{position}].op")
-        operations.append({"op": "new", **given} if isinstance(given, dict) else given)
-    digest = hashlib.sha256(unique + body).digest()
-    call = _call(number, request.feed_number, request.as_of, operations, digest, policy, exempt)
+    head, given = _decode_call(body, "qualifications")
+    digest = hashlib.sha256(b"" if head.feed_number is not None else secrets.token_bytes(16))
+    digest.update(body)
+    for position, one in enumerate(given):
+        if isinstance(one, dict):
+            if "op" in one:
+                raise WrongTypeError("a state has no op", field=f"qualifications[{position}].op")
+            given[position] = {"op": "new", **one}
+    call = _call(number, head, given, digest.digest(), policy, exempt)
     return replace(call, settle=True)
 
 
 def _decode(decode: Callable[[bytes], Any], body: bytes) -> Any:
     try:
         request = decode(body)
-        outline.refuse_repeated(body)
+        refuse_repeated(body)
         return request
     except (InputError, ValueError, RecursionError) as error:
         raise refusal.explain(body, error) from None
 
 
-def _decode_call(decode: Callable[[bytes], Any], body: bytes, field: str) -> Any:
-    """A call with its operations decoded one by one: this runs in a thread, and one step of msgspec stops all others.
-
-    Too many operations, or one that is too long, are refused before anything is built.
-    """
-    _refuse_too_many(body, field)
-    request = _decode(decode, body)
+def _decode_call(body: bytes, name: str) -> tuple[_CallHead, list[Any]]:
+    """A call's head and its list `name`, decoded one by one: no other thread runs during a step of msgspec."""
+    outline = Outline(body, name, limits.DELTA_OPERATIONS_MAX, "a call")
     try:
-        setattr(request, field, [msgspec.json.decode(one) for one in getattr(request, field)])
-    except (ValueError, RecursionError) as error:
+        for _ in outline.walk():
+            pass
+        head: _CallHead = _decode_head(outline.head)
+        if not outline.items:
+            raise WrongTypeError("this list must not be empty", field=name)
+        given = [_operation(body[start:end], f"{name}[{n}]") for n, (start, end) in enumerate(outline.items)]
+    except BodyTooLargeError:
+        raise
+    except (InputError, ValueError, RecursionError) as error:
         raise refusal.explain(body, error) from None
-    return request
+    return head, given
 
 
-def _refuse_too_many(body: bytes, field: str) -> None:
-    """Count what is in the list `field`, in the order of the bytes; what is not well formed is left to the decoder."""
-    count = 0
+def _operation(body: bytes, path: str) -> object:
+    """One operation of a call without what no operation has: a list of lists is let go before the next is built."""
+    if len(body) > limits.FEED_LINE_BYTES_MAX:
+        raise BodyTooLargeError(
+            f"an operation has at most {limits.FEED_LINE_BYTES_MAX} bytes", field=path.partition("[")[0]
+        )
+    value = msgspec.json.decode(body)
+    if type(value) is not dict:
+        return _outermost(value)
+    if not frame.distinct(body):
+        _refuse_twice(body, path)
+    unknown = [name for name in value if name not in columns.BY_NAME]
+    for name in unknown[_UNKNOWN_MAX:]:
+        del value[name]
+    for name, one in value.items():
+        value[name] = _diseases(one) if name == "diseases" and type(one) is list else _outermost(one)
+    return value
+
+
+def _diseases(given: list[Any]) -> list[Any]:
+    """The list without the inside of what cannot be a disease."""
+    return [
+        {name: _outermost(value) for name, value in one.items()}
+        if type(one) is dict and len(one) <= _DISEASE_MEMBERS_MAX
+        else 0
+        for one in given[: limits.DISEASES_PER_QUALIFICATION_MAX + 1]
+    ]
+
+
+def _outermost(value: object) -> object:
+    return type(value)() if isinstance(value, list | dict) else value
+
+
+def _refuse_twice(body: bytes, path: str) -> None:
+    """Look at an operation and its diseases by themselves: `distinct` does not see through escapes, nor many names."""
+    for name, start, end in _members(body, path):
+        if name == "diseases" and body[start : start + 1] == b"[":
+            _refuse_twice_in_list(body[start:end], f"{path}.{name}")
+
+
+def _refuse_twice_in_list(body: bytes, path: str) -> None:
+    offset = frame.open_array(body)
+    for position in range(limits.DISEASES_PER_QUALIFICATION_MAX + 1):
+        start, end, offset = frame.next_item(body, offset)
+        if start == end:
+            return
+        if body[start : start + 1] == b"{":
+            _members(body[start:end], f"{path}[{position}]")
+
+
+def _members(body: bytes, path: str) -> list[tuple[str, int, int]]:
     try:
-        offset = frame.open_object(body)
-        while True:
-            name, offset = frame.next_member(body, offset)
-            if name is None:
-                return
-            if name != field:
-                offset = frame.skip(body, offset)
-                continue
-            offset = frame.open_array(body, offset)
-            while (item := frame.next_item(body, offset))[0] != item[1]:
-                start, end, offset = item
-                count += 1
-                if count > limits.DELTA_OPERATIONS_MAX:
-                    detail = f"a call has at most {limits.DELTA_OPERATIONS_MAX} operations"
-                    raise BodyTooLargeError(detail, field=field)
-                if end - start > limits.FEED_LINE_BYTES_MAX:
-                    detail = f"an operation has at most {limits.FEED_LINE_BYTES_MAX} bytes"
-                    raise BodyTooLargeError(detail, field=field)
-            offset = item[2]
+        return frame.members(body)
     except ValueError:
-        return
+        raise WrongTypeError("a member is given twice", field=path) from None
 
 
 def _call(
     number: str,
-    feed_number: int | None,
-    as_of: str | None,
+    head: _CallHead,
     operations: list[Any],
     digest: bytes,
     policy: CheckDigitPolicy,
@@ -211,8 +250,8 @@ def _call(
         raise FeedRowsError(f"{report.error_count} errors in {len(operations)} operations", report=report)
     return DeltaCall(
         insurer=number,
-        feed_number=feed_number,
-        as_of=None if as_of is None else reading.as_of_day(as_of),
+        feed_number=head.feed_number,
+        as_of=None if head.as_of is None else reading.as_of_day(head.as_of),
         rows=rows,
         digest=digest,
     )
@@ -221,16 +260,11 @@ def _call(
 _decode_insurer: Final = msgspec.json.Decoder(InsurerRequest).decode
 
 
-class _Delta(DeltaRequest, forbid_unknown_fields=True, kw_only=True):
-    operations: Annotated[list[msgspec.Raw], Meta(min_length=1)]
-
-
-class _State(StateRequest, forbid_unknown_fields=True, kw_only=True):
-    qualifications: Annotated[list[msgspec.Raw], Meta(min_length=1)]
-
-
-_decode_delta: Final = msgspec.json.Decoder(_Delta).decode
-_decode_state: Final = msgspec.json.Decoder(_State).decode
+_decode_head: Final = msgspec.json.Decoder(_CallHead).decode
+_UNKNOWN_MAX: Final = 8
+"""Unknown members of one operation that are told; a row's errors are cut off before that."""
+_DISEASE_MEMBERS_MAX: Final = 8
+"""A disease has fewer members; what has more is refused as a whole."""
 
 
 # --- encoding -------------------------------------------------------------------------------------------------------
