@@ -16,6 +16,7 @@ import msgspec
 from engine import errors
 from engine.errors import InputError, PushbackError, ShikakuError
 from engine.ingest.rows import Report, RowError
+from engine.limits import BODY_BYTES_PER_SECOND_MIN
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -97,6 +98,12 @@ class ReadTimeoutError(HttpError):
     """The body did not arrive in time."""
 
     code: ClassVar[str] = "http.timeout"
+
+
+class SlowBodyError(HttpError):
+    """The body arrives without long pauses, but so slowly that others would be kept waiting for it."""
+
+    code: ClassVar[str] = "http.slow"
 
 
 class LengthRequiredError(HttpError):
@@ -408,6 +415,16 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
         Advice(
             "本文は続けて送ってください。Content-Length が実際より長いと、この応答になります。",
             "Send the body without pauses. A Content-Length larger than the body leads here, too.",
+        ),
+    ),
+    SlowBodyError: _entry(
+        408,
+        "本文の届くのが遅すぎます",
+        "The body arrives too slowly",
+        _WAIT,
+        Advice(
+            f"毎秒 {BODY_BYTES_PER_SECOND_MIN // 1024} KiB より速く送ってください。ファイルは、送る側で作り終えてから送るか、小さく分けてください。",
+            f"Send faster than {BODY_BYTES_PER_SECOND_MIN // 1024} KiB a second. Finish a file before sending it, or send it in smaller ones.",
         ),
     ),
     LengthRequiredError: _entry(

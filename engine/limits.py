@@ -41,6 +41,11 @@ FEED_BYTES_MAX: Final = 64 * 1024**3
 FEED_LINE_BYTES_MAX: Final = 64 * 1024
 FEED_ERRORS_MAX: Final = 1_000
 """Errors listed in a report; the rest are counted."""
+BODY_BYTES_PER_SECOND_MIN: Final = 256 * 1024
+"""A body that makes us wait must arrive this fast, after some seconds of grace: an upload keeps the place for imports.
+
+A line of 2 Mbit/s is as fast; the longest file may take three days.
+"""
 DELTA_OPERATIONS_MAX: Final = 1_000
 DELTA_BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 DELTA_QUEUE_MAX: Final = 10_000

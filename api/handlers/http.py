@@ -19,7 +19,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from api import problems
-from engine import identifiers
+from engine import clock, identifiers, limits
 from engine.errors import BodyTooLargeError, CorruptionError, StartingError, StorePoisonedError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -305,7 +305,7 @@ def ordinary_body(request: web.BaseRequest, bytes_max: int) -> bytes | None:
 
 
 async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
-    """The whole body. Raises BodyTooLargeError, LengthRequiredError, ReadTimeoutError."""
+    """The whole body. Raises BodyTooLargeError, LengthRequiredError, ReadTimeoutError, SlowBodyError."""
     require_length(request, bytes_max)
     content = request.content
     if content.is_eof():
@@ -319,7 +319,8 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
 async def _read_on(request: web.BaseRequest, bytes_max: int) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while chunk := await read_chunk(request):
+    pace = Pace(BODY_SECONDS)
+    while chunk := await read_chunk(request, pace):
         size += len(chunk)
         if size > bytes_max:
             raise _too_large(bytes_max)
@@ -331,22 +332,51 @@ async def collect_body(request: web.BaseRequest, bytes_max: int) -> bytearray:
     """As `read_body` for bodies of megabytes: they grow as they arrive, and are never joined in one step."""
     require_length(request, bytes_max)
     body = bytearray()
-    while chunk := await read_chunk(request):
+    pace = Pace(BODY_SECONDS)
+    while chunk := await read_chunk(request, pace):
         if len(body) + len(chunk) > bytes_max:
             raise _too_large(bytes_max)
         body += chunk
     return body
 
 
-async def read_chunk(request: web.BaseRequest) -> bytes:
-    """What has arrived of the body; b"" at its end. Raises ReadTimeoutError, ProtocolError."""
+class Pace:
+    """How long a body may keep us waiting in all: some seconds, and more as more of it arrives.
+
+    Only waiting counts, and not what is done with the parts between: a busy disk is not the caller's fault.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds that may still be waited; none or less when the body has come too slowly."""
+        return self._left
+
+    def note(self, waited: float, received: int) -> None:
+        """Count one wait, and what came of it."""
+        self._left += received / limits.BODY_BYTES_PER_SECOND_MIN - waited
+
+
+async def read_chunk(request: web.BaseRequest, pace: Pace | None = None) -> bytes:
+    """What has arrived of the body; b"" at its end. Raises ReadTimeoutError, SlowBodyError, ProtocolError."""
+    left = BODY_SECONDS if pace is None else min(BODY_SECONDS, pace.left)
+    begun = clock.monotonic_ns()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.content.readany()
+        async with asyncio.timeout(left):
+            chunk = await request.content.readany()
     except TimeoutError:
+        if left < BODY_SECONDS:
+            raise problems.SlowBodyError("the body arrives too slowly") from None
         raise problems.ReadTimeoutError(f"no part of the body arrived for {BODY_SECONDS:.0f} s") from None
     except web.RequestPayloadError:
         raise problems.ProtocolError("the body is not framed as the headers say") from None
+    if pace is not None:
+        pace.note((clock.monotonic_ns() - begun) / 1e9, len(chunk))
+        if chunk and pace.left <= 0:
+            raise problems.SlowBodyError("the body arrives too slowly")
+    return chunk
 
 
 def _too_large(bytes_max: int) -> BodyTooLargeError:

@@ -21,6 +21,7 @@ from api.handlers.http import (
     JSON,
     NDJSON,
     Desk,
+    Pace,
     parse_media_type,
     read_body,
     read_chunk,
@@ -62,6 +63,7 @@ class Registrations:
         self._find = find
         self._policy = config.registration_check_digits
         self._spool_dir = config.spool_dir
+        self._upload_seconds = config.upload_seconds
         self._decoding = asyncio.Lock()
         """Large bodies are decoded beside the event loop, and one at a time: together they would only take memory."""
 
@@ -120,7 +122,7 @@ class Registrations:
         self._commits.reserve_import()
         path = self._spool_dir / f"upload-{secrets.token_hex(8)}"
         try:
-            await spool(request, path)
+            await spool(request, path, Pace(self._upload_seconds))
         except BaseException:
             self._commits.release_import()
             path.unlink(missing_ok=True)
@@ -139,22 +141,25 @@ class Registrations:
         return self._desk.respond(request, registration.receipt(receipt))
 
 
-async def spool(request: web.Request, path: Path) -> None:
-    """Write the body to a file as it arrives. Raises StoreFullError, BodyTooLargeError."""
+async def spool(request: web.Request, path: Path, pace: Pace) -> None:
+    """Write the body to a file as it arrives. Raises StoreFullError, BodyTooLargeError, SlowBodyError.
+
+    Meanwhile no other import can begin, so the caller must keep up the pace.
+    """
     try:
         await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
         with await asyncio.to_thread(path.open, "xb", buffering=0) as file:
-            await _spool_pieces(request, file)
+            await _spool_pieces(request, file, pace)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreFullError("the disk is full; nothing was applied") from None
         raise
 
 
-async def _spool_pieces(request: web.Request, file: BinaryIO) -> None:
+async def _spool_pieces(request: web.Request, file: BinaryIO, pace: Pace) -> None:
     parts: list[bytes] = []
     size = whole = 0
-    while chunk := await read_chunk(request):
+    while chunk := await read_chunk(request, pace):
         parts.append(chunk)
         size += len(chunk)
         whole += len(chunk)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import select
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -243,6 +246,69 @@ def test_a_second_import_is_pushed_back(server: Served, monkeypatch: pytest.Monk
     thread.join()
     assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "registry.busy", "10")
     assert first[0].status == 200
+
+
+PACED = ["Content-Type: text/csv", "Host: localhost", "Connection: close"]
+
+
+def trickle(server: Served, piece: bytes, count: int, pause: float) -> bytes:
+    """Upload a file, then pieces of blank lines, with a pause after each; returns what was answered."""
+    body = text(row(number="5550001")).encode()
+    length = len(body) + len(piece) * count
+    with server.registry.connect() as connection:
+        head = "\r\n".join([f"POST {FEEDS} HTTP/1.1", *PACED, f"Content-Length: {length}", "", ""])
+        connection.sendall(head.encode() + body)
+        with suppress(ConnectionError):
+            for _ in range(count):
+                time.sleep(pause)
+                connection.sendall(piece)
+                if select.select([connection], [], [], 0)[0]:
+                    break
+        received = b""
+        with suppress(ConnectionError):
+            while data := connection.recv(65536):
+                received += data
+    return received
+
+
+def test_a_slow_upload_does_not_keep_the_place_for_imports(tmp_path: Path) -> None:
+    """It never paused for long, so it kept all other files out as long as it liked."""
+    with served(tmp_path, upload_seconds=0.5) as server:
+        begun = time.monotonic()
+        received: list[bytes] = []
+        slow = threading.Thread(target=lambda: received.append(trickle(server, b"\r\n", 2_000, 0.02)))
+        slow.start()
+        while not server.commits.importing:
+            time.sleep(0.001)
+        assert feed(server, row(number="5550002")).json["code"] == "registry.busy"
+        slow.join()
+        assert 0.5 < time.monotonic() - begun < 20
+        assert received[0].startswith(b"HTTP/1.1 408 ") and b'"code":"http.slow"' in received[0]
+        assert not server.commits.importing
+        assert list(server.settings.spool_dir.iterdir()) == []
+        assert verdict(server, "5550001") == "NOT_FOUND"
+        assert feed(server, row(number="5550002")).status == 200
+
+
+def test_an_upload_that_takes_long_but_keeps_its_pace_is_taken(tmp_path: Path) -> None:
+    with served(tmp_path, upload_seconds=0.5) as server:
+        begun = time.monotonic()
+        received = trickle(server, b"\r\n" * 64 * 1024, 10, 0.1)
+        assert time.monotonic() - begun > 1
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert verdict(server, "5550001") == "VALID"
+
+
+def test_a_slow_call_ends_in_time_too(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.handlers.http.BODY_SECONDS", 0.5)
+    with server.registry.connect() as connection:
+        head = f"POST {QUALIFICATIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode())
+        begun = time.monotonic()
+        while not select.select([connection], [], [], 0.02)[0]:
+            connection.sendall(b" ")
+            assert time.monotonic() - begun < 20
+        assert b'"code":"http.slow"' in connection.recv(65536)
 
 
 # --- calls ----------------------------------------------------------------------------------------------------------
