@@ -90,32 +90,24 @@ def bench_many_reference_blake2b(benchmark: Any, messages: list[bytes]) -> None:
     benchmark.extra_info["checksum"] = checksum(np.frombuffer(b"".join(digests), "<u8"))
 
 
-def run_rows(benchmark: Any, size: str, width: int, shortest: int, *, scalar: bool) -> None:
+def run_rows(benchmark: Any, size: str, width: int, shortest: int, form: str) -> None:
     rows, lengths = matrix(ROWS[size], width, shortest)
     out = np.zeros((len(rows), 2), np.uint64)
-    benchmark(keyhash.siphash128_rows, KEY, rows, lengths, out, scalar=scalar)
+    benchmark(keyhash.siphash128_rows, KEY, rows, lengths, out, form=form)
     benchmark.extra_info["checksum"] = checksum(out)
-    benchmark.extra_info["form"] = "scalar" if scalar else keyhash.FORM
+    benchmark.extra_info["form"] = form
     benchmark.extra_info["ns_per_row"] = round(benchmark.stats.stats.min / len(rows) * 1e9, 2)
     sample = [row[:length].tobytes() for row, length in zip(rows[:100], lengths[:100], strict=True)]
     assert checksum(out[:100]) == expected(sample)
 
 
+@pytest.mark.parametrize("form", keyhash.FORMS)
 @pytest.mark.benchmark(group="keyhash: rows of 32 bytes")
-def bench_rows_32_lanes(benchmark: Any, size: str) -> None:
-    run_rows(benchmark, size, 32, 32, scalar=False)
+def bench_rows_32(benchmark: Any, size: str, form: str) -> None:
+    run_rows(benchmark, size, 32, 32, form)
 
 
-@pytest.mark.benchmark(group="keyhash: rows of 32 bytes")
-def bench_rows_32_reference_scalar(benchmark: Any, size: str) -> None:
-    run_rows(benchmark, size, 32, 32, scalar=True)
-
-
+@pytest.mark.parametrize("form", keyhash.FORMS)
 @pytest.mark.benchmark(group="keyhash: rows of 20 to 44 bytes")
-def bench_rows_mixed_lanes(benchmark: Any, size: str) -> None:
-    run_rows(benchmark, size, 44, 20, scalar=False)
-
-
-@pytest.mark.benchmark(group="keyhash: rows of 20 to 44 bytes")
-def bench_rows_mixed_reference_scalar(benchmark: Any, size: str) -> None:
-    run_rows(benchmark, size, 44, 20, scalar=True)
+def bench_rows_mixed(benchmark: Any, size: str, form: str) -> None:
+    run_rows(benchmark, size, 44, 20, form)

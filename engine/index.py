@@ -59,6 +59,8 @@ _SNAPSHOT_MAGIC_1: Final = b"SHIKSNP\x01"
 _DIGEST_BYTES: Final = 32
 _CHUNK_BYTES: Final = 8 << 20
 _SPOOL_ROWS: Final = 65_536
+_SPOOL_HEAD = struct.Struct("<BI")
+_ADDED, _REMOVED = 0, 1
 _FOLLOW_TRIES: Final = 50
 _FOLLOW_PAUSE_S: Final = 0.01
 _LOCK_TRIES: Final = 5
@@ -329,7 +331,7 @@ class IndexWriter:
         Raises: IndexSpaceError if the table is full (see `reserve`), probe.CrowdedError.
         """
         persons, entries = _checked(persons, entries)
-        self._remember(persons, entries)
+        self._remember(_ADDED, persons, entries)
         _insert(self._table, persons, entries, provisional=True)
 
     def drop_provisional(self) -> int:
@@ -360,6 +362,8 @@ class IndexWriter:
         table.visible_seq = max(seq, table.visible_seq)
         for persons, entries in _batches(removed):
             table.unsettle()
+            if self._spool is not None:
+                self._remember(_REMOVED, persons, entries)
             changes += table.remove_many(persons, entries)
         unchanged = changes == 0 and table.provisional_count == provisional
         if seq > before or (was_settled and unchanged):
@@ -505,15 +509,22 @@ class IndexWriter:
             limit = table.lines * probe.SLOTS_PER_LINE * LOAD_MAX
             try:
                 segment.collapse()
-                for persons, batch in entries():
-                    persons, batch = _checked(persons, batch)
+                # What is provisional comes first: it becomes plain where the store has it as such.
+                for remembered, persons, batch in self._remembered():
+                    if remembered == _REMOVED:
+                        table.remove_many(persons, batch)
+                        continue
                     if table.count + len(persons) > limit:
                         break
-                    _insert(table, persons, batch)
+                    _insert(table, persons, batch, provisional=True)
                 else:
-                    for persons, batch in self._remembered():
-                        _insert(table, persons, batch, provisional=True)
-                    return segment, table
+                    for persons, batch in entries():
+                        persons, batch = _checked(persons, batch)
+                        if table.count + len(persons) > limit:
+                            break
+                        _insert(table, persons, batch)
+                    else:
+                        return segment, table
             except BaseException:
                 _discard(segment, table)
                 raise
@@ -521,29 +532,31 @@ class IndexWriter:
             keys = int(keys * GROWTH) + self._spooled + len(persons)
 
     # Entries cannot be moved from one table to another (a slot has not the whole hash), and the store does not list
-    # provisional ones as current; so they are kept in a file of their own until they are plain.
+    # provisional ones as current; so they are kept in a file of their own until they are plain, together with what
+    # was removed since: it must not come back as provisional.
 
-    def _remember(self, persons: NDArray[np.uint32], entries: NDArray[np.void]) -> None:
+    def _remember(self, operation: int, persons: NDArray[np.uint32], entries: NDArray[np.void]) -> None:
         with _spooling():
             if self._spool is None:
                 self._spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._spool = tempfile.TemporaryFile(dir=self._spool_dir)
+            self._spool.seek(0, os.SEEK_END)
             for start in range(0, len(persons), _SPOOL_ROWS):
                 part = slice(start, start + _SPOOL_ROWS)
-                rows = len(persons[part])
-                self._spool.write(rows.to_bytes(4, "little") + persons[part].tobytes() + entries[part].tobytes())
+                head = _SPOOL_HEAD.pack(operation, len(persons[part]))
+                self._spool.write(head + persons[part].tobytes() + entries[part].tobytes())
             self._spool.flush()
         self._spooled += len(persons)
 
-    def _remembered(self) -> Iterator[Batch]:
+    def _remembered(self) -> Iterator[tuple[int, NDArray[np.uint32], NDArray[np.void]]]:
         if self._spool is None:
             return
         with _spooling():
             self._spool.seek(0)
-            while head := self._spool.read(4):
-                rows = int.from_bytes(head, "little")
+            while head := self._spool.read(_SPOOL_HEAD.size):
+                operation, rows = _SPOOL_HEAD.unpack(head)
                 persons = np.frombuffer(self._spool.read(4 * rows), np.uint32)
-                yield persons, np.frombuffer(self._spool.read(ENTRY_BYTES * rows), ENTRY_DTYPE)
+                yield operation, persons, np.frombuffer(self._spool.read(ENTRY_BYTES * rows), ENTRY_DTYPE)
 
     def _forget(self) -> None:
         if self._spool is not None:

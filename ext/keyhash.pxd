@@ -10,14 +10,10 @@ cdef extern from "keyhash_simd.h" nogil:
     void hash_one "keyhash_siphash128"(
         uint64_t k0, uint64_t k1, const uint8_t *message, size_t length, uint64_t *out
     ) noexcept
-    # LANES messages at once, with AVX2 where the processor has it; outs = LANES x [lo, hi]. Cannot fail.
+    # LANES messages at once by a form up to `best_form()`; outs = LANES x [lo, hi]. Cannot fail.
     void hash_lanes "keyhash_siphash128_lanes"(
-        uint64_t k0, uint64_t k1, const uint8_t **messages, const size_t *lengths, uint64_t *outs
+        int form, uint64_t k0, uint64_t k1, const uint8_t **messages, const size_t *lengths, uint64_t *outs
     ) noexcept
-    # The same without AVX2.
-    void hash_lanes_scalar "keyhash_lanes_scalar"(
-        uint64_t k0, uint64_t k1, const uint8_t **messages, const size_t *lengths, uint64_t *outs
-    ) noexcept
-    int has_avx2 "keyhash_has_avx2"() noexcept
+    int best_form "keyhash_best_form"() noexcept
     uint64_t load_little "keyhash_load_little"(const uint8_t *source) noexcept
     void store_little "keyhash_store_little"(uint8_t *target, uint64_t value) noexcept

@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 
 KEY_BYTES: Final = 16
 
+FORMS: tuple[str, ...]
+"""What `siphash128_rows` can run on here, the fastest last: `scalar`, `avx2`, `avx512`; `python` in the twin."""
 FORM: str
-"""What `siphash128_rows` and `siphash128_many` run on: `avx2`, `scalar`, or `python` in the twin."""
+"""The fastest of them: what is used unless something else is asked for."""
 
 def siphash128(key: bytes, message: bytes) -> bytes:
     """Hash one message.
@@ -29,7 +31,7 @@ def siphash128_rows(
     lengths: NDArray[np.uint16],
     out: NDArray[np.uint64],
     *,
-    scalar: bool = False,
+    form: str = ...,
 ) -> None:
     """Hash the rows of a matrix, eight at a time.
 
@@ -37,7 +39,7 @@ def siphash128_rows(
         rows: uint8, shape (n, w), C-contiguous.
         lengths: uint16, shape (n,): how many bytes of each row are its message; at most w.
         out: uint64, shape (n, 2), writeable, C-contiguous, no part of the others; receives [lo, hi] of each row.
-        scalar: one row at a time, without AVX2 (for tests and as the reference of benchmarks).
+        form: one of FORMS (for tests and as the reference of benchmarks).
     Raises: TypeError, ValueError; then nothing is written.
     Takes no lock; releases the GIL.
     """

@@ -10,7 +10,9 @@ import numpy as np
 cnp.import_array()
 
 KEY_BYTES = 16
-FORM = "avx2" if has_avx2() else "scalar"
+FORMS = ("scalar", "avx2", "avx512")[: best_form() + 1]
+FORM = FORMS[best_form()]
+cdef int _best = best_form()
 
 
 def siphash128(key, message):
@@ -56,15 +58,17 @@ def siphash128_many(key, messages):
             message = <object>PyList_GET_ITEM(messages, done + lane)
             starts[lane] = <const uint8_t *>PyBytes_AS_STRING(message)
             lengths[lane] = PyBytes_GET_SIZE(message)
-        hash_lanes(k0, k1, starts, lengths, out + 2 * done)
+        hash_lanes(_best, k0, k1, starts, lengths, out + 2 * done)
         done += LANES
     return result
 
 
-def siphash128_rows(key, rows, lengths, out, *, scalar=False):
+def siphash128_rows(key, rows, lengths, out, *, form=FORM):
     cdef const uint8_t *k = _key(key)
     cdef uint64_t k0 = load_little(k), k1 = load_little(k + 8)
-    cdef bint use_lanes = not scalar
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}")
+    cdef int chosen = FORMS.index(form)
     _array(rows, "rows", cnp.NPY_UINT8, "uint8", 2)
     _array(lengths, "lengths", cnp.NPY_UINT16, "uint16", 1)
     _array(out, "out", cnp.NPY_UINT64, "uint64", 2)
@@ -80,14 +84,14 @@ def siphash128_rows(key, rows, lengths, out, *, scalar=False):
     cdef uint64_t *target = <uint64_t *>cnp.PyArray_DATA(out)
     cdef bint fits
     with nogil:
-        fits = _hash_rows(k0, k1, start, width, row_lengths, count, target, use_lanes)
+        fits = _hash_rows(k0, k1, start, width, row_lengths, count, target, chosen)
     if not fits:
         raise ValueError("a length is more than the width of rows")
 
 
 cdef bint _hash_rows(
     uint64_t k0, uint64_t k1, const uint8_t *rows, Py_ssize_t width, const uint16_t *lengths, Py_ssize_t count,
-    uint64_t *out, bint use_lanes,
+    uint64_t *out, int form,
 ) noexcept nogil:
     # Nothing is written if a length is wrong; and as another thread could change one meanwhile, each is read once
     # more where it is used, and checked there.
@@ -108,10 +112,7 @@ cdef bint _hash_rows(
             starts[lane] = rows + (done + lane) * width
         if longest > <size_t>width:
             return False
-        if use_lanes:
-            hash_lanes(k0, k1, starts, taken, out + 2 * done)
-        else:
-            hash_lanes_scalar(k0, k1, starts, taken, out + 2 * done)
+        hash_lanes(form, k0, k1, starts, taken, out + 2 * done)
         done += LANES
     while done < count:
         length = lengths[done]

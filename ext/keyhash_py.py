@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEY_BYTES = 16
+FORMS = ("python",)
 FORM = "python"
 _MASK = 2**64 - 1
 
@@ -33,9 +34,11 @@ def siphash128_rows(
     lengths: NDArray[np.uint16],
     out: NDArray[np.uint64],
     *,
-    scalar: bool = False,
+    form: str = FORM,
 ) -> None:
     _check_key(key)
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}")
     _check_array(rows, "rows", "uint8", 2)
     _check_array(lengths, "lengths", "uint16", 1)
     _check_array(out, "out", "uint64", 2)

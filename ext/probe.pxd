@@ -1,5 +1,5 @@
 # The shared table for other compiled modules; ext/probe.pyi says what Python may call.
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from ext cimport layout
 from ext.layout cimport Entry, Header, Line, Match, Slot
@@ -26,11 +26,26 @@ cdef extern from "probe_atomic.h" nogil:
     int sched_yield() noexcept
 
 
+cdef extern from "probe_walk.h" nogil:
+    enum:
+        BLOCK "PROBE_BLOCK"
+        AHEAD "PROBE_AHEAD"
+        STEP_BY_STEP "PROBE_STEP_BY_STEP"
+        PLAIN "PROBE_WALK_PLAIN"
+
+    # The fastest walk of this processor. Cannot fail.
+    int probe_best_walk() noexcept
+    # Up to BLOCK keys by a walk other than PLAIN; counts become 0, 1 or STEP_BY_STEP, and found[i] the match of key i.
+    # 4 bytes behind found[n - 1] are written, too. Cannot fail.
+    void probe_walk(
+        int walk, const Line *lines, uint64_t line_count, uint64_t hidden, const uint64_t *hashes, Py_ssize_t n,
+        Py_ssize_t known, uint8_t *counts, Match *found
+    ) noexcept
+    Py_ssize_t probe_close_up(const uint8_t *counts, Py_ssize_t n, Match *found) noexcept
+
+
 cdef enum:
     ROOM = 64
-    AHEAD = 16
-    BLOCK = 512
-    STEP_BY_STEP = 255
     TRIES_EAGER = 2_000
     TRIES_MAX = 1_000_000
     BUSY = -1
@@ -50,6 +65,7 @@ cdef struct View:
     uint64_t line_count
     uint64_t hidden
     uint32_t form
+    int walk
 
 
 cdef struct Search:

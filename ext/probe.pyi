@@ -21,6 +21,8 @@ SLOTS_PER_LINE: Final[int]
 ENTRY_BYTES: Final[int]
 MATCHES_MAX: Final[int]
 """How many entries a key may have, and how much room find_many asks for beyond what it has used."""
+WALKS: tuple[str, ...]
+"""How find_many can go here, the fastest last: `plain`, `avx2`, `avx512`."""
 MATCH_DTYPE: np.dtype[np.void]
 """person u4, gained u2, lost u2, aux u2, reserved u2."""
 
@@ -62,11 +64,13 @@ class Table:
         writable: bool = False,
         provisional: bool = False,
         follow: Callable[[], Table] | None = None,
+        walk: str = ...,
     ) -> None:
         """Attach to a formatted buffer, aligned to 64 bytes; sizes are checked here and taken over.
 
         Args:
             provisional: finds return entries that are provisional too.
+            walk: one of WALKS (for tests); form VERSIONED is always walked plainly.
             follow: called by `find` and `find_message` when the table is retired; they go on in what it returns.
         Raises: TableError.
         """

@@ -1,5 +1,5 @@
 """Owns the open-addressing table in the caller's buffer: lock-free finds beside one writer, one key and many."""
-# distutils: depends = ext/probe_atomic.h ext/keyhash_simd.h ext/layout.pxd
+# distutils: depends = ext/probe_atomic.h ext/probe_walk.h ext/probe_walk_body.h ext/keyhash_simd.h ext/layout.pxd
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -25,7 +25,9 @@ MATCHES_MAX = ROOM
 MATCH_DTYPE = np.dtype(
     [("person", "<u4"), ("gained", "<u2"), ("lost", "<u2"), ("aux", "<u2"), ("reserved", "<u2")]
 )
+WALKS = ("plain", "avx2", "avx512")[: probe_best_walk() + 1]
 _MAGIC = b"SHIKIDX\x01"
+cdef int _HASH_FORM = keyhash.best_form()
 # Every number of 16 bits, made once: making three of them took a tenth of a find.
 cdef list _NUMBERS = list(range(2**16))
 _CHECKED_BYTES = 124
@@ -84,8 +86,10 @@ def format(buffer, *, form, lines, generation=0, store_id=bytes(16), key_id=byte
 cdef class Table:
     # A deviation from "keeps no pointer after the call": the view keeps a buffer export, and so the memory, until
     # `release`; a check of the header for every find would cost more than the find.
-    def __cinit__(self, buffer, *, writable=False, provisional=False, follow=None):
+    def __cinit__(self, buffer, *, writable=False, provisional=False, follow=None, walk=WALKS[probe_best_walk()]):
         self.view.header = NULL
+        if walk not in WALKS:
+            raise ValueError(f"walk must be one of {', '.join(WALKS)}")
         PyObject_GetBuffer(buffer, &self.buffer, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
         try:
             _attach(&self.view, &self.buffer)
@@ -94,6 +98,7 @@ cdef class Table:
             self.view.header = NULL
             raise
         self.view.hidden = 0 if provisional else layout.PROVISIONAL
+        self.view.walk = WALKS.index(walk) if self.view.form == layout.FORM_ATOMIC16 else PLAIN
         self.writable = writable
         self.follow = follow
 
@@ -697,12 +702,29 @@ cdef Py_ssize_t _find_block(
 ) noexcept nogil:
     # Stops before a key whose entries might not fit.
     cdef Match found[BLOCK]
-    cdef Py_ssize_t position, used = 0
-    cdef int count
-    if view.form == layout.FORM_ATOMIC16:
+    cdef Py_ssize_t used
+    if view.walk != PLAIN and n + ROOM <= room:
+        # In place: mostly every key has one entry, and then nothing has to move.
+        probe_walk(view.walk, view.lines, view.line_count, view.hidden, hashes, n, known, counts, out)
+        used = probe_close_up(counts, n, out)
+        if used >= 0:
+            done[0] = n
+            return used
+        memcpy(found, out, n * sizeof(Match))
+    elif view.form == layout.FORM_ATOMIC16:
         _walk_block(view, hashes, n, known, counts, found, False)
     else:
         _walk_block(view, hashes, n, known, counts, found, True)
+    return _collect(view, hashes, n, counts, found, out, room, done)
+
+
+cdef Py_ssize_t _collect(
+    const View *view, const uint64_t *hashes, Py_ssize_t n, uint8_t *counts, const Match *found, Match *out,
+    Py_ssize_t room, Py_ssize_t *done,
+) noexcept nogil:
+    # One match behind the other, with those of the keys that the walk left to be searched on their own.
+    cdef Py_ssize_t position, used = 0
+    cdef int count
     for position in range(n):
         if room - used < ROOM:
             done[0] = position
@@ -791,7 +813,7 @@ cdef bint _hash_rows(
             taken[lane] = lengths[row + lane]
             if taken[lane] > <size_t>width:
                 return False
-        keyhash.hash_lanes(k0, k1, starts, taken, hashes + 2 * row)
+        keyhash.hash_lanes(_HASH_FORM, k0, k1, starts, taken, hashes + 2 * row)
         row += keyhash.LANES
     while row < n:
         taken[0] = lengths[row]

@@ -24,6 +24,7 @@ LINE_BYTES = 64
 SLOTS_PER_LINE = 4
 ENTRY_BYTES = 24
 MATCHES_MAX = 64
+WALKS = ("plain",)
 MATCH_DTYPE = np.dtype([("person", "<u4"), ("gained", "<u2"), ("lost", "<u2"), ("aux", "<u2"), ("reserved", "<u2")])
 
 _MAGIC = b"SHIKIDX\x01"
@@ -104,7 +105,10 @@ class Table:
         writable: bool = False,
         provisional: bool = False,
         follow: Callable[[], Table] | None = None,
+        walk: str = "plain",
     ) -> None:
+        if walk not in WALKS:
+            raise ValueError(f"walk must be one of {', '.join(WALKS)}")
         view = _writable_bytes(buffer) if writable else memoryview(buffer).cast("B")
         try:
             self.form, self.lines = _checked_header(view)

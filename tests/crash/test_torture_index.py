@@ -60,7 +60,7 @@ def torture(directory: Path, form: int, seconds: float) -> None:
 def hot(path: Path, form: int, seconds: float) -> None:
     writer = start("write-hot", path, form, seconds, 1)
     ready(writer)
-    readers = [start("read-hot", path, form, seconds - 1, seed) for seed in (2, 3)]
+    readers = [start("read-hot", path, form, seconds - 1, seed) for seed in (2, 3, 4)]
     for reader in readers:
         seen = report(reader)
         assert (seen["torn"], seen["missed"]) == (0, 0), seen

@@ -242,9 +242,9 @@ def write_hot(path: Path, form: int, seconds: float) -> dict[str, int]:
     return {"changes": changes, "count": table.count}
 
 
-def read_hot(path: Path, seconds: float) -> dict[str, int]:
-    """Look up the few keys, as fast as can be."""
-    table = probe.Table(shm.open_(path).buffer)
+def read_hot(path: Path, seconds: float, seed: int) -> dict[str, int]:
+    """Look up the few keys, as fast as can be; the seed chooses how many keys are walked."""
+    table = probe.Table(shm.open_(path).buffer, walk=probe.WALKS[seed % len(probe.WALKS)])
     digests = [row.tobytes() for row in keys()[:HOT]]
     rows = [rows_of(key) for key in range(HOT)]
     order = np.arange(HOT_ASKED) % HOT
@@ -289,7 +289,7 @@ def main(role: str, directory: str, form: str, seconds: str, seed: str) -> None:
     elif role == "write-hot":
         print(json.dumps(write_hot(Path(directory), int(form), float(seconds))), flush=True)
     elif role == "read-hot":
-        print(json.dumps(read_hot(Path(directory), float(seconds))), flush=True)
+        print(json.dumps(read_hot(Path(directory), float(seconds), int(seed))), flush=True)
     else:
         print(json.dumps(read(Path(directory), float(seconds), int(seed))), flush=True)
 

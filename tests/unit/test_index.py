@@ -196,6 +196,21 @@ def test_growth_keeps_everything_and_readers_follow(directory: Path, form: int) 
     assert sorted(os.listdir(directory)) == ["CURRENT", SEGMENT.format(3)]
 
 
+def test_what_was_removed_while_provisional_does_not_come_back_with_growth(directory: Path, form: int) -> None:
+    writer, batch = create(directory, form), some(60)
+    writer.add_provisional(*batch)
+    first, second = (batch[0][:20], batch[1][:20]), (batch[0][20:40], batch[1][20:40])
+    writer.publish(1, added=NO_ENTRIES, removed=first, insurers_changed=False)
+    publish(writer, 2, second)
+    writer.publish(3, added=NO_ENTRIES, removed=second, insurers_changed=False)
+    assert writer.reserve(100_000, list) and writer.generation == 2
+    assert sees(writer, first) == sees(writer, second) == 0 and writer.provisional_count == 20 == writer.count
+    publish(writer, 4, first)
+    writer.add_provisional(*first)
+    assert writer.reserve(1_000_000, lambda: [first])
+    assert sees(reader_of(directory), first) == 20 and writer.provisional_count == 20
+
+
 def test_every_property_of_a_reader_follows(directory: Path) -> None:
     for name in ("data_version", "settled_version", "insurers_version", "generation", "count"):
         writer = create(directory)

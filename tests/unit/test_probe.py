@@ -194,6 +194,61 @@ def test_find_many_agrees_with_find(form: int, count: int) -> None:
     assert next(rows, None) is None and not matches["reserved"].any()
 
 
+def crowd(lines: int, seed: int) -> tuple[mmap.mmap, Any]:
+    """A nearly full table of form ATOMIC16 with everything that a walk meets, and keys to ask for.
+
+    Several entries a key, provisional ones, tags of zero, chains that wrap around the end, and full lines.
+    """
+    random = np.random.default_rng(seed)
+    buffer = tables.memory(lines, probe.FORM_ATOMIC16)
+    table = probe.Table(buffer, writable=True, provisional=True)
+    keys = tables.hashes(3 * lines, seed)
+    keys[: lines // 5, 1] &= np.uint64(0xFFFF)
+    persons, entries = tables.batch(keys)
+    hidden = random.random(len(keys)) < 0.1
+    table.insert_many(persons[hidden], entries[hidden], True)
+    table.insert_many(persons[~hidden], entries[~hidden])
+    again = random.random(len(keys)) < 0.2
+    table.insert_many(persons[again] + 10**6, entries[again])
+    gone = random.random(len(keys)) < 0.1
+    table.remove_many(persons[gone], entries[gone])
+    asked = np.concatenate([keys, tables.hashes(lines, seed + 1)])
+    return buffer, np.ascontiguousarray(asked[random.permutation(len(asked))])
+
+
+@pytest.mark.parametrize("walk", probe.WALKS[1:])
+@pytest.mark.parametrize("lines", [1, 3, 9, 101, 4001])
+def test_every_walk_finds_what_the_plain_one_finds(walk: str, lines: int) -> None:
+    for seed in range(3):
+        buffer, asked = crowd(lines, seed)
+        for provisional in (False, True):
+            plain = probe.Table(buffer, provisional=provisional, walk="plain")
+            other = probe.Table(buffer, provisional=provisional, walk=walk)
+            for room in (len(asked) - 64, len(asked) // 3, 2 * len(asked)):
+                expected, got = outputs(len(asked), room), outputs(len(asked), room)
+                done, used = plain.find_many(asked, *expected)
+                assert other.find_many(asked, *got) == (done, used)
+                assert got[0][:done].tolist() == expected[0][:done].tolist()
+                assert got[1][:used].tolist() == expected[1][:used].tolist()
+            assert done == len(asked) and used > 0
+
+
+@pytest.mark.parametrize("walk", probe.WALKS)
+def test_no_walk_writes_behind_the_room_it_was_given(walk: str) -> None:
+    buffer, asked = crowd(601, 5)
+    table = probe.Table(buffer, provisional=True, walk=walk)
+    counts, matches = outputs(len(asked), 3 * len(asked))
+    for room in (64, 511, 512, 575, 576, 577, 1000):
+        matches[:] = np.array((7, 7, 7, 7, 7), probe.MATCH_DTYPE)
+        table.find_many(asked, counts, matches[:room])
+        assert set(matches[room:].tolist()) == {(7, 7, 7, 7, 7)}
+
+
+def test_an_unknown_walk_is_refused() -> None:
+    with pytest.raises(ValueError, match="walk must be one of plain"):
+        tables.table(3, probe.FORM_VERSIONED, walk="fast")
+
+
 def test_find_many_stops_where_room_ends_and_can_be_continued(form: int) -> None:
     table = tables.table(75, form)
     keys = tables.hashes(100, 1)
