@@ -408,9 +408,8 @@ def _feed(name: str, summary: str, parameters: list[Json]) -> Json:
         "コード・値の種類で示します。同じファイルをもう一度送っても何も変わりません。\n\n"
         "CSV (UTF-8 or cp932) with a header row, or NDJSON with one operation a line; the members of `Operation` are"
         " the columns. The whole file is applied, or nothing of it; errors name row, column, code and the kind of"
-        " the value. It must arrive at"
-        f" {limits.BODY_BYTES_PER_SECOND_MIN // 1024} KiB a second or faster. A file sent before changes nothing and gets its"
-        " first receipt back.",
+        f" the value. It must arrive at {limits.BODY_BYTES_PER_SECOND_MIN // 1024} KiB a second or faster. A file sent"
+        " before changes nothing and gets its first receipt back.",
         answer=_receipt(),
         errors=_WRITE_ERRORS,
         parameters=[*parameters, *_FEED_PARAMETERS],

@@ -152,6 +152,7 @@ _CHECK_INPUT = Advice(
     "表示された項目を、資格確認書などと照らし合わせて入力し直してください。",
     "Compare the field shown with the patient's document and enter it again.",
 )
+_KIB_MIN = BODY_BYTES_PER_SECOND_MIN // 1024
 _WAIT = Advice(
     "ただいま混み合っています。少し待ってから、もう一度お試しください。",
     "The service is busy. Wait a moment and try again.",
@@ -423,8 +424,9 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
         "The body arrives too slowly",
         _WAIT,
         Advice(
-            f"毎秒 {BODY_BYTES_PER_SECOND_MIN // 1024} KiB より速く送ってください。ファイルは、送る側で作り終えてから送るか、小さく分けてください。",
-            f"Send faster than {BODY_BYTES_PER_SECOND_MIN // 1024} KiB a second. Finish a file before sending it, or send it in smaller ones.",
+            f"毎秒 {_KIB_MIN} KiB より速く送ってください。"
+            "ファイルは、送る側で作り終えてから送るか、小さく分けてください。",
+            f"Send faster than {_KIB_MIN} KiB a second. Finish a file before sending it, or send it in smaller ones.",
         ),
     ),
     LengthRequiredError: _entry(

@@ -115,8 +115,9 @@ _REFUSED: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HEX: Final = re.compile("(?:0[xX])?([0-9A-Fa-f]+)")
 _LETTER: Final = re.compile("[A-Za-zぁ-ゖァ-ヺ㐀-䶿一-鿿ｦ-ｯｱ-ﾝ]")
 """Letters that stay letters in canonical form: most text that is no My Number shows it by its first character."""
-_MY_NUMBER_RUN: Final = re.compile("[0-9０-９]{4}[- －‐−　]?[0-9０-９]{4}[- －‐−　]?[0-9０-９]{4}")
-"""What a My Number looks like inside other text."""
+_BETWEEN: Final = re.escape("".join(map(chr, sorted(HYPHENS | {0xFF0D, 0xFE63, 0xFF70, 0x20, 0xA0, 0x3000}))))
+_MY_NUMBER_RUN: Final = re.compile(rf"[0-9０-９]{{4}}(?:[{_BETWEEN}]{{0,3}}[0-9０-９]{{4}}){{2}}")
+"""What a My Number looks like inside other text: three groups of four digits, with hyphens or blanks between."""
 _MY_NUMBER_APART: Final = re.compile(f"(?<![0-9０-９])(?={_MY_NUMBER_RUN.pattern}(?![0-9０-９]))")
 _DIGIT_BYTES: Final = bytes(ord("0") if byte in b"0123456789" or 0x90 <= byte <= 0x99 else 0 for byte in range(256))
 _AROUND_SEPARATORS: Final = re.compile(r" *(?<!\\)([,=+]) *")

@@ -16,7 +16,15 @@ from api.wire.native import Date, text_meta
 from api.wire.outline import Outline, refuse_repeated
 from engine import clock, days, identifiers, limits
 from engine.config import CheckDigitPolicy
-from engine.errors import BodyTooLargeError, CheckDigitError, FeedRowsError, FormatError, InputError, WrongTypeError
+from engine.errors import (
+    BodyTooLargeError,
+    CheckDigitError,
+    FeedRowsError,
+    FormatError,
+    InputError,
+    MyNumberError,
+    WrongTypeError,
+)
 from engine.ingest import columns, feed
 from engine.ingest.registry import FEED_NUMBER_MAX, DeltaCall, FeedReceipt
 from engine.ingest.rows import Report
@@ -117,7 +125,8 @@ def insurer(body: bytes, number: str, *, policy: CheckDigitPolicy) -> Insurer:
     if policy == "error" and not identifiers.check_digit_ok(number):
         raise CheckDigitError("the check digit of the insurer number does not fit", field="number")
     for field, text in (("name", request.name), ("name_kana", request.name_kana)):
-        identifiers.refuse_my_number(text, field)
+        if identifiers.is_my_number(text) or identifiers.holds_my_number(text):
+            raise MyNumberError("a My Number (個人番号) must not be part of a name; it was not kept", field=field)
         if not text.isprintable() or "\ufffd" in text:
             raise FormatError("a name holds a character that cannot be shown", field=field)
     return Insurer(

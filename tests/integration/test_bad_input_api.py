@@ -462,6 +462,8 @@ def test_a_state_has_no_op(server: Served) -> None:
         (INSURER, {"name": ""}, 400, "input.schema", "name"),
         (INSURER, {"name": "x" * 101}, 400, "input.too_long", "name"),
         (INSURER, {"name": MY_NUMBER}, 400, "input.my_number", "name"),
+        (INSURER, {"name": f"見本組合 {MY_NUMBER} 支部"}, 400, "input.my_number", "name"),
+        (INSURER, {"name": "見本", "name_kana": f"ミホン{MY_NUMBER}"}, 400, "input.my_number", "name_kana"),
         (INSURER, {"name": "a\u0000"}, 400, "input.format", "name"),
         ("01130013", {"name": "x"}, 400, "input.check_digit", "number"),
         ("7135790246", {"name": "x"}, 404, "http.not_found", "number"),

@@ -16,7 +16,7 @@ import pytest
 from api import registry
 from api.wire import registration
 from engine import limits
-from engine.errors import FeedRowsError, InputError
+from engine.errors import FeedRowsError, InputError, MyNumberError
 from engine.ingest.registry import DeltaCall
 
 INSURER = "01130012"
@@ -162,6 +162,35 @@ def test_values_of_the_wrong_kind_are_told_by_kind() -> None:
     assert kinds(diseases=[DISEASE | {"colour": 1}]) == [("diseases", "input.format", "not a list of diseases")]
     assert kinds(colour=1) == kinds(colour=[[]]) == [("", "input.unknown", "unknown member")]
     assert kinds(diseases=[DISEASE] * 9)[0][:2] == kinds(diseases=[DISEASE] * 500)[0][:2]
+
+
+WITHIN = [
+    "983205673214",
+    "９８３２０５６７３２１４",
+    "9832-0567-3214",
+    "９８３２－０５６７－３２１４",
+    "9832 0567 3214",
+    "9832ー0567ー3214",
+]
+
+
+@pytest.mark.parametrize("member", ["name", "name_kana"])
+@pytest.mark.parametrize("text", WITHIN)
+@pytest.mark.parametrize("form", ["{}", "見本組合 {}", "{}見本組合", "見本組合（{}）東京支部"])
+def test_a_my_number_in_an_insurer_s_name_is_refused(member: str, text: str, form: str) -> None:
+    given = {"name": "見本組合"} | {member: form.format(text)}
+    with pytest.raises(MyNumberError) as caught:
+        registration.insurer(json.dumps(given, ensure_ascii=False).encode(), INSURER, policy="error")
+    assert caught.value.field == member
+    assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["見本組合 983205673215", "見本組合 1983205673214", "第9832組合", "電話 03-1234-5678 の組合"]
+)
+def test_other_digits_in_an_insurer_s_name_are_taken(name: str) -> None:
+    body = json.dumps({"name": name}).encode()
+    assert registration.insurer(body, INSURER, policy="error").name == name
 
 
 # --- what holds others up -------------------------------------------------------------------------------------------
