@@ -407,6 +407,19 @@ class StoreReader:
             packed = txn.get(number.encode(), db=self._dbs["insurers"])
         return _decoded(_decode_insurer, packed) if packed is not None else None
 
+    def insurer_since(self, number: str) -> tuple[Insurer, int] | None:
+        """One insurer, and the last change of its last feed: in an earlier version it was not as fresh."""
+        with self._reading() as txn:
+            packed = txn.get(number.encode(), db=self._dbs["insurers"])
+            if packed is None:
+                return None
+            insurer: Insurer = _decoded(_decode_insurer, packed)
+            if insurer.last_feed is None:
+                return insurer, 0
+            return insurer, _decoded(
+                _decode_feed, txn.get(_SEQ.pack(insurer.last_feed), db=self._dbs["feeds"])
+            ).last_seq
+
     def insurers(self) -> list[Insurer]:
         """All insurers, by number."""
         with self._reading() as txn:

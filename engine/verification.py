@@ -13,6 +13,9 @@ Every answer belongs to one data version: the visible one, read before the index
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+from msgspec import structs
 
 from engine import entries, rules
 from engine.clock import Clock
@@ -34,6 +37,10 @@ from engine.records import (
 from engine.rules import Decision, Holder, Spell, branch_code, decide_card, spells_of
 from engine.store import StoreReader
 
+_Known = tuple[int, tuple[tuple[int, Insurer], ...]]
+"""Of one insurer: `insurers_version` when it was read, and the newest states with the change of each, newest first."""
+_OLDER_KEPT: Final = 2
+
 
 class Verifier:
     """Answers inquiries from one index and one store; one per thread."""
@@ -43,7 +50,6 @@ class Verifier:
         "_index",
         "_index_key",
         "_insurers",
-        "_insurers_version",
         "_keys",
         "_listed",
         "_store",
@@ -55,8 +61,7 @@ class Verifier:
         self._keys = keys
         self._index_key = keys.index_key
         self._clock = clock
-        self._insurers: dict[str, Insurer] = {}
-        self._insurers_version = -1
+        self._insurers: dict[str, _Known] = {}
         self._listed: tuple[int, list[Insurer]] | None = None
 
     def check(self, inquiry: Inquiry) -> Answer:
@@ -74,19 +79,34 @@ class Verifier:
         """The decision alone, without notes that need the record: what a verdict-only answer says."""
         return self._decided(inquiry)[1]
 
-    def insurer(self, number: str) -> Insurer | None:
-        """A registered insurer with its freshness; remembered until any insurer changes."""
-        version = self._index.insurers_version
-        if version != self._insurers_version:
-            self._insurers.clear()
-            self._insurers_version = version
-        insurer = self._insurers.get(number)
-        if insurer is None:
-            insurer = self._store.insurer(number)
+    def insurer(self, number: str, version: int | None = None) -> Insurer | None:
+        """A registered insurer, no fresher than a data version (default: the visible one). Kept until one changes.
+
+        The store knows of a feed before the index does: what it says may be newer than the data of an answer.
+        """
+        if version is None:
+            version = self._index.data_version
+        changed = self._index.insurers_version
+        known = self._insurers.get(number)
+        if known is None or known[0] != changed:
+            known = self._read_insurer(number, changed, known)
+            if known is None:
+                return None
+        for since, insurer in known[1]:
+            if since <= version:
+                return insurer
+        # Its first feed is on its way, or it was never asked for before this one.
+        return structs.replace(known[1][0][1], fresh_at_ms=None, feed_as_of=None, feed_number=None)
+
+    def _read_insurer(self, number: str, changed: int, known: _Known | None) -> _Known | None:
+        found = self._store.insurer_since(number)
+        if found is None:
             # Unknown numbers are not remembered: callers could fill the memory with them.
-            if insurer is not None:
-                self._insurers[number] = insurer
-        return insurer
+            return None
+        insurer, since = found
+        older = () if known is None else tuple(each for each in known[1] if each[0] < since)
+        read = self._insurers[number] = (changed, ((since, insurer), *older[:_OLDER_KEPT]))
+        return read
 
     def insurers(self) -> list[Insurer]:
         """All registered insurers by number; the same list as long as no insurer changes."""

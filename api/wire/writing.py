@@ -47,14 +47,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Writer:
-    """Turns answers into response bodies. `insurer` finds a registered insurer, for its name and freshness."""
+    """Turns answers into response bodies. `insurer` finds a registered insurer as of a data version."""
 
-    def __init__(self, *, insurer: Callable[[str], Insurer | None]) -> None:
+    def __init__(self, *, insurer: Callable[[str, int], Insurer | None]) -> None:
         self._insurer = insurer
 
     def answer(self, inquiry: Inquiry, answer: Answer, mark: str | None = None) -> bytes:
         """The body for one answer; `mark` is the caller's id, returned if it was given."""
-        insurer = self._insurer(answer.insurer_number) if answer.insurer_number else None
+        insurer = self._insurer(answer.insurer_number, answer.data_version) if answer.insurer_number else None
         qualification, person = answer.qualification, answer.person
         held = answer.certificate
         return _encode(

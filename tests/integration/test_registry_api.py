@@ -21,6 +21,7 @@ from tests.support.api import (
     HEADER,
     INSURER,
     MY_NUMBER,
+    NOW_MS,
     OTHER_INSURER,
     TODAY,
     WIDE_INSURER,
@@ -437,6 +438,35 @@ def test_renaming_keeps_freshness_and_shows_in_answers(server: Served) -> None:
     reply = server.registry.post(f"/v1/insurers/{INSURER}", {"name": "新しい名前"}, method="PUT")
     assert reply.json["fresh_at"] is not None and reply.json["feed_as_of"] == TODAY
     assert server.check.check().json["qualification"]["insurer_name"] == "新しい名前"
+
+
+def test_an_answer_is_never_fresher_than_its_data(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store knows of a feed before the index does: an answer in between took old data for as fresh as new."""
+    feed(server, row(number="5550001"))
+    old = server.check.check(card=card("5550001")).json
+    seen: list[Any] = []
+    index = server.behind.index
+    publish = type(index).publish
+
+    def ask_before(*given: Any, **options: Any) -> None:
+        seen.append(server.check.check(card=card("5550001")).json)
+        seen.append(server.check.check(card=card("2000003", insurer_number=OTHER_INSURER, symbol="77")).json)
+        seen.append(server.check.send("GET", f"/v1/insurers/{INSURER}").json)
+        publish(*given, **options)
+        seen.append(server.check.check(card=card("5550001")).json)
+
+    monkeypatch.setattr(type(index), "publish", ask_before)
+    later = NOW_MS + 60_000
+    monkeypatch.setattr("engine.clock.Clock.now_ms", lambda self: later)
+    lines = [row(op="change", number="5550001", name="改名 太郎", name_kana="カイメイ タロウ")]
+    lines.append(row(number="2000004", insurer_number=OTHER_INSURER, symbol="77"))
+    assert feed(server, *lines, path="/v1/feeds").status == 200
+    during, other, listed, after = seen
+    assert (during["data_version"], during["qualification"]["name"]) == (old["data_version"], "見本 太郎")
+    assert during["insurer_fresh_at"] == old["insurer_fresh_at"] == listed["fresh_at"]
+    assert other["insurer_fresh_at"] in (None, old["insurer_fresh_at"]), "it was never asked for before"
+    assert (after["data_version"], after["qualification"]["name"]) == (old["data_version"] + 2, "改名 太郎")
+    assert after["insurer_fresh_at"] > old["insurer_fresh_at"]
 
 
 # --- description ----------------------------------------------------------------------------------------------------

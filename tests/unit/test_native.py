@@ -375,7 +375,9 @@ def answer(**members: Any) -> Answer:
 
 def encode(given: Answer, mark: str | None = None, **consents: bool) -> dict[str, Any]:
     inquiry = Inquiry("1311111114", TODAY, "treatment", **consents)
-    sent: dict[str, Any] = json.loads(writing.Writer(insurer=INSURERS.get).answer(inquiry, given, mark))
+    sent: dict[str, Any] = json.loads(
+        writing.Writer(insurer=lambda number, version: INSURERS.get(number)).answer(inquiry, given, mark)
+    )
     return sent
 
 

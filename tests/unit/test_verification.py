@@ -423,6 +423,41 @@ def test_insurers_are_remembered_until_one_changes(world: World) -> None:
     assert known is not None and known.fresh_at_ms == 6
 
 
+def test_an_insurer_is_no_fresher_than_the_version_asked_for(world: World) -> None:
+    """The change of its last feed says since when it is so; a few older states are kept for answers under way."""
+    reads: list[str] = []
+    states = [(Insurer(INSURER, "協会けんぽ", fresh_at_ms=seq, last_feed=seq), seq) for seq in (3, 5, 8, 9)]
+
+    class Store:
+        def insurer_since(self, number: str) -> tuple[Insurer, int]:
+            reads.append(number)
+            return states[0]
+
+    class Index:
+        insurers_version = data_version = 0
+
+    store: Any = Store()
+    index: Any = Index()
+    verifier = Verifier(index, store, KEYS, clock_of(AS_OF))
+
+    def fresh(version: int) -> int | None:
+        found = verifier.insurer(INSURER, version)
+        assert found is not None and found.name == "協会けんぽ"
+        return found.fresh_at_ms
+
+    assert (fresh(2), fresh(3), fresh(7)) == (None, 3, 3)
+    assert len(reads) == 1
+    for _ in range(3):
+        del states[0]
+        index.insurers_version += 1
+        fresh(0)
+    assert [fresh(version) for version in (4, 5, 7, 8, 9, 10)] == [None, 5, 5, 8, 9, 9]
+    assert len(reads) == 4
+    index.data_version = 8
+    found = verifier.insurer(INSURER)
+    assert found is not None and found.fresh_at_ms == 8
+
+
 def test_unknown_insurers_are_not_remembered(world: World) -> None:
     assert world.verifier.insurer(OTHER_INSURER) is None
     world.register_insurer(Insurer(OTHER_INSURER, "組合"), publish=False)
