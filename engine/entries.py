@@ -55,12 +55,12 @@ _BRANCH_BITS: Final = {"": BRANCH_NONE << AUX_SHIFT_BRANCH} | {
     f"{branch:02}": branch << AUX_SHIFT_BRANCH for branch in range(100)
 }
 _LOSS_BITS: Final = {reason: code << AUX_SHIFT_LOSS for reason, code in LOSS_CODES.items()}
-_STATE_BITS: Final = {State.CONFIRMED: 0, State.PENDING: AUX_PENDING, State.CANCELLED: AUX_CANCELLED}
+STATE_BITS: Final = {State.CONFIRMED: 0, State.PENDING: AUX_PENDING, State.CANCELLED: AUX_CANCELLED}
 
 
 def card_aux(qualification: Qualification, multi: bool) -> int:
     """The 16 bits beside the dates of a CARD or PERSON entry."""
-    aux = _BRANCH_BITS[qualification.branch] | _LOSS_BITS[qualification.loss_reason] | _STATE_BITS[qualification.state]
+    aux = _BRANCH_BITS[qualification.branch] | _LOSS_BITS[qualification.loss_reason] | STATE_BITS[qualification.state]
     return aux | AUX_MULTI if multi else aux
 
 

@@ -9,6 +9,7 @@ bounds. The names below are all that other packages may use, as `from ext import
     frame     the outline of a JSON text: where its members and elements begin and end
     keyhash   keyed 128-bit hash of identifiers
     probe     open-addressing table in the caller's buffer
+    sheet     the plain lines of a CSV: values, packed records and messages by a plan
 
 Each has a twin in plain Python (`keyhash_py`), which is the readable specification: same names, arguments,
 results, error types and messages. SHIKAKU_EXT chooses: `compiled` (or unset) or `python`. There is no silent fall
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     import ext.frame as frame
     import ext.keyhash as keyhash
     import ext.probe as probe
+    import ext.sheet as sheet
 
-__all__ = ["FORM", "canon", "frame", "keyhash", "probe"]
+__all__ = ["FORM", "canon", "frame", "keyhash", "probe", "sheet"]
 
 FORM = os.environ.get("SHIKAKU_EXT") or "compiled"
 """Which form runs: `compiled` or `python`."""

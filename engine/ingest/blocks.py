@@ -89,7 +89,7 @@ class Block:
 
     __slots__ = ("faults", "numbers", "texts")
 
-    def __init__(self, numbers: range, texts: Mapping[str, Cells], faults: Faults | None = None) -> None:
+    def __init__(self, numbers: Sequence[int], texts: Mapping[str, Cells], faults: Faults | None = None) -> None:
         self.numbers = numbers
         self.texts = texts
         self.faults = faults or {}
@@ -104,7 +104,7 @@ class BlockChecker:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.memos = _MEMOS | {"insurer_number": Memo(self._insurer, None)}
+        self.memos = _MEMOS | {"insurer_number": Memo(self.insurer, None)}
 
     def check(self, block: Block) -> tuple[list[Row], list[RowError], int]:
         """The good rows in order, the errors of the others, and how many wrong check digits were let pass."""
@@ -142,7 +142,7 @@ class BlockChecker:
             rows.sort(key=_BY_ROW)
         return rows, errors, warning_count
 
-    def _insurer(self, text: str) -> str:
+    def insurer(self, text: str) -> str:
         """An insurer number about which there is nothing to say; otherwise Fault."""
         number: str = cells.read(_INSURER, text)
         rules = self.rules

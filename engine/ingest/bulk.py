@@ -36,7 +36,8 @@ from ext import keyhash
 
 OPS: Final = tuple(Op)
 _NEW: Final = OPS.index(Op.NEW)
-_NEVER_LOST: Final = 2**31 - 1
+NEVER_LOST: Final = 2**31 - 1
+"""The lost day of a spell that has none, where days are compared."""
 
 
 class Counts(Protocol):
@@ -51,29 +52,78 @@ class Counts(Protocol):
 
 def stage_rows(keys: Keys, rows: list[Row]) -> Staged:
     """Arrays and encoded people of one chunk of rows. Everything that costs is done once for the whole chunk."""
-    staged = np.zeros(len(rows), ROW_DTYPE)
     columns = _Columns()
     columns.take(rows)
-    people = columns.people
-    staged["row"] = columns.row
-    staged["op"] = columns.op
-    staged["person_bytes"] = list(map(len, people))
-    staged["card"] = keyhash.siphash128_many(keys.index_key, columns.card)
-    staged["card_aux"] = columns.card_aux
-    gained, lost = np.array(columns.gained, np.int64), np.array(columns.lost, np.int64)
-    staged["gained"] = np.clip(gained, 0, days.DAY_MAX)
-    staged["lost"] = np.where(lost == _NEVER_LOST, days.NO_DAY, np.clip(lost, 0, days.DAY_MAX))
-    certified, linked = np.array(columns.certified, np.intp), np.array(columns.linked, np.intp)
-    staged["has_certificate"][certified] = True
-    staged["certificate"][certified] = keyhash.siphash128_many(keys.index_key, columns.certificate)
-    staged["certificate_aux"][certified] = certificates_aux(
-        np.array(columns.expires, np.int64), np.array(columns.revoked, np.bool_)
+    person_bytes = np.array(list(map(len, columns.people)), np.int64)
+    certified, linked = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+    certified[columns.certified], linked[columns.linked] = True, True
+    staged = staged_rows(
+        row=np.array(columns.row, np.int64),
+        op=np.array(columns.op, np.int64),
+        person_at=np.cumsum(person_bytes) - person_bytes,
+        person_bytes=person_bytes,
+        card=keyhash.siphash128_many(keys.index_key, columns.card),
+        card_aux=np.array(columns.card_aux, np.int64),
+        gained=np.array(columns.gained, np.int64),
+        lost=np.array(columns.lost, np.int64),
+        certified=certified,
+        certificate=keyhash.siphash128_many(keys.index_key, columns.certificate),
+        expires=np.array(columns.expires, np.int64),
+        revoked=np.array(columns.revoked, np.bool_),
+        linked=linked,
+        link=keyhash.siphash128_many(keys.index_key, columns.link),
     )
-    staged["has_link"][linked] = True
-    staged["link"][linked] = keyhash.siphash128_many(keys.index_key, columns.link)
-    confirmed = (staged["card_aux"] & (AUX_PENDING | AUX_CANCELLED)) == 0
-    staged["plain"] = (staged["op"] == _NEW) & (gained <= lost) & (confirmed | ~staged["has_certificate"])
-    return Staged(staged, people)
+    return Staged(staged, b"".join(columns.people))
+
+
+def staged_rows(
+    *,
+    row: NDArray[np.int64],
+    op: NDArray[np.int64],
+    person_at: NDArray[np.int64],
+    person_bytes: NDArray[np.int64],
+    card: NDArray[np.uint64],
+    card_aux: NDArray[np.int64],
+    gained: NDArray[np.int64],
+    lost: NDArray[np.int64],
+    certified: NDArray[np.bool_],
+    certificate: NDArray[np.uint64],
+    expires: NDArray[np.int64],
+    revoked: NDArray[np.bool_],
+    linked: NDArray[np.bool_],
+    link: NDArray[np.uint64],
+) -> np.ndarray:
+    """ROW_DTYPE out of columns. Those of certificates and link codes are as long as there are such.
+
+    Args: lost: NEVER_LOST where there is no such day; op: positions in OPS.
+    """
+    staged = np.zeros(len(row), ROW_DTYPE)
+    staged["row"], staged["op"] = row, op
+    staged["person_at"], staged["person_bytes"] = person_at, person_bytes
+    staged["card"], staged["card_aux"] = card, card_aux
+    staged["gained"] = np.clip(gained, 0, days.DAY_MAX)
+    staged["lost"] = np.where(lost == NEVER_LOST, days.NO_DAY, np.clip(lost, 0, days.DAY_MAX))
+    staged["has_certificate"], staged["has_link"] = certified, linked
+    staged["certificate"][certified] = certificate
+    staged["certificate_aux"][certified] = certificates_aux(expires, revoked)
+    staged["link"][linked] = link
+    confirmed = (card_aux & (AUX_PENDING | AUX_CANCELLED)) == 0
+    staged["plain"] = (op == _NEW) & (gained <= lost) & (confirmed | ~certified)
+    return staged
+
+
+def merged(pieces: list[Staged]) -> Staged:
+    """Several pieces of one chunk as one, by row number."""
+    offset, parts = 0, [np.zeros(0, ROW_DTYPE)]
+    for rows, blob in pieces:
+        rows["person_at"] += offset
+        offset += len(blob)
+        parts.append(rows)
+    together, blob = np.concatenate(parts), b"".join([piece.blob for piece in pieces])
+    numbers = together["row"]
+    if (numbers[1:] > numbers[:-1]).all():
+        return Staged(together, blob)
+    return Staged(together[np.argsort(numbers)], blob)
 
 
 class _Columns:
@@ -104,7 +154,7 @@ class _Columns:
             (q,) = person.qualifications
             self.card.append(card_message(q.insurer_number, person.birth_date, q.symbol_key, q.number_key))
             self.gained.append(q.gained_on)
-            self.lost.append(_NEVER_LOST if q.lost_on is None else q.lost_on)
+            self.lost.append(NEVER_LOST if q.lost_on is None else q.lost_on)
             kind = f"{q.branch}.{q.loss_reason}"
             aux = known_aux.get(kind) if q.state is State.CONFIRMED else card_aux(q, multi=False)
             if aux is None:

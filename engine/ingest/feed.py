@@ -163,16 +163,27 @@ class LineBlocks:
     stream cannot be read on: iteration then just ends, so that the reader can say in which row.
     """
 
-    def __init__(self, stream: BinaryIO, encoding: FeedEncoding) -> None:
+    def __init__(self, stream: BinaryIO, encoding: FeedEncoding, block_bytes: int | None = None) -> None:
         self.stream = stream
-        self.encoding = encoding
+        self.encoding: FeedEncoding = encoding
+        self.block_bytes = block_bytes or BLOCK_BYTES
         self.bytes_read = 0
         self.unterminated = False
         self.failure: tuple[type[InputError], str] | None = None
 
+        self._blocks = self._read_blocks()
+
     def __iter__(self) -> Iterator[str]:
+        for data in self._blocks:
+            yield from self.decoded(data)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The same blocks as bytes, for a caller who decodes them; they count as given, here and in the texts."""
+        return self._blocks
+
+    def _read_blocks(self) -> Iterator[bytes]:
         rest = b""
-        while self.failure is None and (data := self.stream.read(BLOCK_BYTES)):
+        while self.failure is None and (data := self.stream.read(self.block_bytes)):
             if self.bytes_read == 0 and self.encoding == "utf-8":
                 while len(data) < len(_BOM) and (more := self.stream.read(len(_BOM))):
                     data += more
@@ -183,12 +194,12 @@ class LineBlocks:
             data = rest + data
             end = data.rfind(b"\n") + 1
             rest = data[end:]
-            yield from self._decoded(self._measured(data[:end]))
+            yield self._measured(data[:end])
             if len(rest) > limits.FEED_LINE_BYTES_MAX and self.failure is None:
                 self._fail_long()
         if rest and self.failure is None:
             self.unterminated = bool(rest.strip(b"\r"))
-            yield from self._decoded(rest)
+            yield rest
 
     def _measured(self, data: bytes) -> bytes:
         """The lines up to the first that is too long."""
@@ -201,7 +212,8 @@ class LineBlocks:
             start = end + 1
         return data
 
-    def _decoded(self, data: bytes) -> Iterator[str]:
+    def decoded(self, data: bytes) -> Iterator[str]:
+        """The text of a block or of its end; if that cannot be decoded, of its lines before, and `failure` is set."""
         try:
             text = data.decode(self.encoding)
         except UnicodeDecodeError as error:
@@ -253,13 +265,21 @@ class CsvReader:
 
     def blocks(self) -> Iterator[Block]:
         """All data rows; raises what ends a feed early."""
-        self.header = self._read_header()
-        text: str | None = "".join(self.lines[self.position :])
+        text: str | None = self.begin()
         while text is not None:
-            columns = cut.columns_of(text, len(self.header))
-            yield from self._row_blocks(self._parsed(text)) if columns is None else self._column_blocks(columns)
+            yield from self.blocks_of(text)
             text = next(self.texts, None)
         self.source.raise_failure(self.count + 1)
+
+    def begin(self) -> str:
+        """Read the header row. Returns: the lines behind it that were read with it."""
+        self.header = self._read_header()
+        return "".join(self.lines[self.position :])
+
+    def blocks_of(self, text: str) -> Iterator[Block]:
+        """The rows that begin in these lines, and what belongs to the last of them."""
+        columns = cut.columns_of(text, len(self.header))
+        return self._row_blocks(self._parsed(text)) if columns is None else self._column_blocks(columns)
 
     def _read_header(self) -> list[str]:
         for text in self.texts:

@@ -33,9 +33,9 @@ from engine.errors import (
     WriterBusyError,
 )
 from engine.index import IndexWriter
-from engine.ingest import bulk, feed, publication
+from engine.ingest import bulk, feed, plain, publication
 from engine.ingest.apply import RefusedRow, apply_row, settled
-from engine.ingest.rows import Chunk, Op, Report, Row, RowError
+from engine.ingest.rows import Op, Report, Row, RowError
 from engine.ingest.spool import Spool, Staged
 from engine.ingest.workspace import Workspace
 from engine.keys import Keys
@@ -208,10 +208,11 @@ class Registry:
 
     def _read(
         self, path: Path, format: feed.FeedFormat, encoding: feed.FeedEncoding, insurer: str | None
-    ) -> Iterator[Chunk]:
+    ) -> Iterator[plain.StagedChunk]:
         known = self._insurers
-        return feed.read(
+        return plain.stage(
             path,
+            self._keys,
             format=format,
             encoding=encoding,
             insurer=insurer,
@@ -366,7 +367,7 @@ class _Import:
         self._entries_max = 0
         self._changed_entries = 0
 
-    def run(self, chunks: Iterator[Chunk]) -> FeedReceipt:
+    def run(self, chunks: Iterator[plain.StagedChunk]) -> FeedReceipt:
         self._stage(chunks)
         self._refuse_errors()
         try:
@@ -389,23 +390,19 @@ class _Import:
         self._publish(fresh)
         return replace(_receipt(applied), warnings=self._report.warning_count)
 
-    def _stage(self, chunks: Iterator[Chunk]) -> None:
+    def _stage(self, chunks: Iterator[plain.StagedChunk]) -> None:
         for chunk in chunks:
             self._report.add(chunk)
-            self._check_insurers(chunk.rows)
-            if chunk.rows and not self._report.error_count:
-                staged = bulk.stage_rows(self._keys, chunk.rows)
-                self._entries_max += bulk.keys_needed(staged.rows, self._index)
-                self._spool.stage(staged)
+            self._insurers |= chunk.insurers
+            if len(chunk.staged.rows) and not self._report.error_count:
+                self._entries_max += bulk.keys_needed(chunk.staged.rows, self._index)
+                self._spool.stage(chunk.staged)
             self._progress.reading(chunk.bytes_read, self._report.rows)
-
-    def _check_insurers(self, rows: list[Row]) -> None:
-        found = {row.person.qualifications[0].insurer_number for row in rows}
-        self._insurers |= found
+        # The reader has refused rows of other insurers; what is written of each of these does not rest on it alone.
         scope = self._header.scope
-        if not found <= self._registry._insurers.keys() or (scope != OPERATOR_SCOPE and not found <= {scope}):
-            refusals = (_insurer_refusal(row, scope, self._registry._insurers) for row in rows)
-            self._report.add_errors([refusal for refusal in refusals if refusal is not None])
+        its_own = scope == OPERATOR_SCOPE or self._insurers <= {scope}
+        if not (its_own and self._insurers <= self._registry._insurers.keys()):
+            raise InsurerUnknownError("the feed has rows of an insurer that is not its own", field="insurer_number")
 
     def _refuse_errors(self) -> None:
         if self._report.error_count:
@@ -424,7 +421,7 @@ class _Import:
 
     def _apply_parted(self, staged: Staged, apart: np.ndarray, shared: np.ndarray) -> None:
         rows = staged.rows[apart]
-        people = [staged.people[at] for at in np.flatnonzero(apart)]
+        people = [staged.person(at) for at in np.flatnonzero(apart).tolist()]
         first_seq, first_person = self._seq + 1, self._next_person
         of_row, entries = bulk.entries_of_rows(rows)
         persons = (of_row + first_person).astype(np.uint32)
@@ -466,7 +463,7 @@ class _Import:
         counts, refused = dict.fromkeys(Op, 0), []
         numbers, ops = staged.rows["row"].tolist(), staged.rows["op"].tolist()
         for at in np.flatnonzero(others).tolist():
-            row = Row(row=numbers[at], op=bulk.OPS[ops[at]], person=_decode_person(staged.people[at]))
+            row = Row(row=numbers[at], op=bulk.OPS[ops[at]], person=_decode_person(staged.person(at)))
             try:
                 workspace.put(*apply_row(row, workspace, self._keys))
                 counts[row.op] += 1

@@ -8,7 +8,7 @@ value itself is nowhere in it.
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -63,6 +63,22 @@ class Chunk(msgspec.Struct):
     warning_count: int = 0
 
 
+class Counted(Protocol):
+    """What a report takes from a chunk, in whatever form its rows are."""
+
+    @property
+    def seen(self) -> int:
+        """Rows of the chunk, good and bad."""
+
+    @property
+    def errors(self) -> list[RowError]:
+        """Everything wrong with the bad ones."""
+
+    @property
+    def warning_count(self) -> int:
+        """Wrong check digits that were let pass."""
+
+
 class Report(msgspec.Struct):
     """What was found in a whole feed; lists the first FEED_ERRORS_MAX errors and counts them all."""
 
@@ -71,7 +87,7 @@ class Report(msgspec.Struct):
     errors: list[RowError] = []
     warning_count: int = 0
 
-    def add(self, chunk: Chunk) -> None:
+    def add(self, chunk: Counted) -> None:
         """Take in one more chunk."""
         self.rows += chunk.seen
         self.warning_count += chunk.warning_count

@@ -26,6 +26,7 @@ ROW_DTYPE: Final = np.dtype(
         ("certificate", "<u8", 2),
         ("link", "<u8", 2),
         ("row", "<u4"),
+        ("person_at", "<u4"),
         ("person_bytes", "<u4"),
         ("gained", "<u2"),
         ("lost", "<u2"),
@@ -52,8 +53,13 @@ class Staged(NamedTuple):
 
     rows: np.ndarray
     """ROW_DTYPE."""
-    people: list[bytes]
-    """MessagePack of each row's person."""
+    blob: bytes
+    """MessagePack of each row's person, `person_bytes` long, at `person_at`: in any order."""
+
+    def person(self, at: int) -> bytes:
+        """The MessagePack of one row's person."""
+        start = int(self.rows["person_at"][at])
+        return self.blob[start : start + int(self.rows["person_bytes"][at])]
 
 
 class Spool:
@@ -85,8 +91,9 @@ class Spool:
 
     def stage(self, chunk: Staged) -> None:
         """Keep one chunk for the second pass."""
-        blob = b"".join(chunk.people)
-        _write(self._staged, _HEAD.pack(len(chunk.rows), len(blob)) + chunk.rows.tobytes() + blob)
+        _write(self._staged, _HEAD.pack(len(chunk.rows), len(chunk.blob)))
+        _write(self._staged, chunk.rows.tobytes())
+        _write(self._staged, chunk.blob)
 
     def staged(self) -> Iterator[Staged]:
         """The chunks in the order in which they were staged."""
@@ -94,10 +101,7 @@ class Spool:
         while head := self._staged.read(_HEAD.size):
             count, size = _HEAD.unpack(head)
             rows = np.frombuffer(self._staged.read(count * ROW_DTYPE.itemsize), ROW_DTYPE)
-            blob = self._staged.read(size)
-            ends = np.cumsum(rows["person_bytes"], dtype=np.int64).tolist()
-            starts = [0, *ends[:-1]]
-            yield Staged(rows, [blob[start:end] for start, end in zip(starts, ends, strict=True)])
+            yield Staged(rows, self._staged.read(size))
 
     def note_added(self, persons: np.ndarray, entries: np.ndarray) -> None:
         """Note new people's index entries, to be published."""

@@ -9,16 +9,22 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import limits
 from engine.errors import InputError
-from engine.ingest import blocks, feed
+from engine.ingest import blocks, bulk, feed, plain
+from engine.ingest.rows import Row, RowError
+from engine.keys import Keys
+from engine.records import Person
 from tests.models import feed as model
 from tests.support import feeds
 
 LINE_BYTES_MAX = 1_500
+KEYS = Keys(bytes(range(32)))
 RULES = st.fixed_dictionaries(
     {
         "insurer": st.sampled_from((None, None, None, "01130012")),
@@ -36,6 +42,10 @@ def sizes(block_bytes: int, rows: int, few: int) -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, value in (
             (feed, "BLOCK_BYTES", block_bytes),
+            (plain, "BLOCK_BYTES", block_bytes),
+            (plain, "PEOPLE_BYTES", 40 * block_bytes),
+            (plain, "ODD_ROWS_MAX", rows),
+            (plain, "ROWS_AT_A_TIME", rows),
             (feed, "ROWS_PER_BLOCK_MAX", rows),
             (blocks, "FEW", few),
             (limits, "FEED_ROWS_PER_CHUNK", 7),
@@ -71,6 +81,38 @@ def outcome(data: bytes, **named: Any) -> Any:
     return rows, model.shown(errors)
 
 
+def staged_outcome(data: bytes, **named: Any) -> Any:
+    """The same of rows that were staged; what is staged beside the person is what is staged of the row."""
+    rows: list[Row] = []
+    errors: list[RowError] = []
+    seen = 0
+    try:
+        for chunk in plain.stage(io.BytesIO(data), KEYS, **named):
+            assert 0 < chunk.seen <= limits.FEED_ROWS_PER_CHUNK
+            found = rows_of(chunk.staged)
+            numbers = [row.row for row in found] + [error.row for error in chunk.errors]
+            assert set(numbers) == set(range(seen + 1, seen + chunk.seen + 1))
+            assert {row.person.qualifications[0].insurer_number for row in found} <= chunk.insurers
+            seen += chunk.seen
+            rows += found
+            errors += chunk.errors
+    except InputError as error:
+        return error.code, None if error.code == "feed.header" else error.field
+    return rows, model.shown(errors)
+
+
+def rows_of(staged: plain.Staged) -> list[Row]:
+    """The rows that were staged."""
+    people = [msgspec.msgpack.decode(staged.person(at), type=Person) for at in range(len(staged.rows))]
+    rows = [Row(int(row["row"]), bulk.OPS[row["op"]], person) for row, person in zip(staged.rows, people, strict=True)]
+    again = bulk.stage_rows(KEYS, rows)
+    for name in staged.rows.dtype.names or ():
+        if name != "person_at":
+            assert np.array_equal(staged.rows[name], again.rows[name]), name
+    assert [staged.person(at) for at in range(len(rows))] == [again.person(at) for at in range(len(rows))]
+    return rows
+
+
 def expected(read: Any, data: bytes, encoding: str, rules: dict[str, Any]) -> Any:
     """The same from the oracle."""
     try:
@@ -95,7 +137,8 @@ def test_csv_gives_what_the_oracle_gives(data: st.DataObject, encoding: str, rul
         file = b"\xef\xbb\xbf" + file
     with sizes(*size):
         found = outcome(file, format="csv", encoding=encoding, **options(rules))
-    assert found == expected(model.read_csv, file, encoding, rules)
+        staged = staged_outcome(file, format="csv", encoding=encoding, **options(rules))
+    assert found == staged == expected(model.read_csv, file, encoding, rules)
 
 
 @settings(max_examples=150)
@@ -108,7 +151,8 @@ def test_ndjson_gives_what_the_oracle_gives(data: st.DataObject, encoding: str, 
     file = data.draw(feeds.damaged(text.encode(encoding, "ignore")))
     with sizes(*size):
         found = outcome(file, format="ndjson", encoding=encoding, **options(rules))
-    assert found == expected(model.read_ndjson, file, encoding, rules)
+        staged = staged_outcome(file, format="ndjson", encoding=encoding, **options(rules))
+    assert found == staged == expected(model.read_ndjson, file, encoding, rules)
 
 
 @settings(max_examples=150)

@@ -24,6 +24,8 @@ BASE = {
     "relation": "1",
     "gained_on": "2019-04-01",
 }
+PLAIN_KANA = "シンリョウ　タロウ"
+"""In full width, as ext/sheet takes it."""
 LOSE = {"op": "lose", "lost_on": "2020-04-01", "loss_reason": "03"}
 CERTIFICATE = {
     "certificate_issuer": "CN=JPKI, C=JP",
@@ -81,6 +83,8 @@ def cells_of(column: columns.Column) -> st.SearchStrategy[str]:
 def rows(draw: st.DrawFn) -> dict[str, str]:
     """One row: a good one with groups filled in, and some cells put at random."""
     row = dict(BASE)
+    if draw(st.integers(0, 3)):
+        row["name_kana"] = PLAIN_KANA
     for group in (LOSE, CERTIFICATE, ELDERLY, LIMIT, DISEASES, LATE_ELDERLY):
         if draw(st.integers(0, 5)) == 0:
             row |= group

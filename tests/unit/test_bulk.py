@@ -44,7 +44,7 @@ def some_rows(draw: st.DrawFn) -> Row:
 def test_entries_and_records_are_those_of_each_person(rows: list[Row]) -> None:
     staged = bulk.stage_rows(KEYS, rows)
     plain = np.flatnonzero(staged.rows["plain"])
-    chosen, people = staged.rows[plain], [staged.people[at] for at in plain]
+    chosen, people = staged.rows[plain], [staged.person(at) for at in plain]
     of_row, packed = bulk.entries_of_rows(chosen)
     records = bulk.records_of_rows(chosen, people, packed, first_person=7, first_seq=30, recorded_at_ms=5)
     assert len(records) == len(plain)
@@ -90,4 +90,4 @@ def test_independent_rows_touch_nobody_known_and_nobody_before_them(rows: list[R
 
 def test_a_chunk_without_rows_has_nothing() -> None:
     staged = bulk.stage_rows(KEYS, [])
-    assert (len(staged.rows), staged.people) == (0, [])
+    assert (len(staged.rows), staged.blob) == (0, b"")
