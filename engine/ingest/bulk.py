@@ -202,6 +202,9 @@ def independent(staged: np.ndarray, index: Counts) -> tuple[NDArray[np.bool_], N
     apart = staged["plain"].copy()
     apart[owners[np.asarray(index.find_many(hashes)[0]) > 0]] = False
     # Half of the hash is enough to find repeats: two equal halves by chance only send a row the slower way.
+    halves = np.sort(hashes[:, 0])
+    if not (halves[1:] == halves[:-1]).any():
+        return apart, np.zeros_like(apart)
     order = np.lexsort((owners, hashes[:, 0]))
     ordered = hashes[order, 0]
     again = np.flatnonzero(ordered[1:] == ordered[:-1])
@@ -244,11 +247,12 @@ def entries_of_rows(rows: np.ndarray) -> tuple[NDArray[np.intp], np.ndarray]:
     raw[:, 2, 2] = LINK << 48
     there = np.ones((count, 3), np.bool_)
     there[:, 1], there[:, 2] = rows["has_certificate"], rows["has_link"]
-    flat = raw[there]
-    of_row = np.repeat(np.arange(count), there.sum(axis=1))
-    # entries_of sorts by bytes, which is the order of the byte-swapped halves
-    order = np.lexsort((flat[:, 1].byteswap(), flat[:, 0].byteswap(), of_row))
-    return of_row, np.frombuffer(flat[order].astype("<u8").tobytes(), ENTRY_DTYPE)
+    counts = there.sum(axis=1)
+    # entries_of sorts by bytes, which is the order of the byte-swapped halves of hashes; what is not there goes last.
+    order = np.lexsort((raw[:, :, 1].byteswap(), raw[:, :, 0].byteswap(), ~there), axis=1)
+    flat = np.take_along_axis(raw, order[:, :, np.newaxis], axis=1)[np.arange(3) < counts[:, np.newaxis]]
+    of_row = np.repeat(np.arange(count), counts)
+    return of_row, np.frombuffer(flat.astype("<u8").tobytes(), ENTRY_DTYPE)
 
 
 def records_of_rows(

@@ -421,7 +421,7 @@ class _Import:
 
     def _apply_parted(self, staged: Staged, apart: np.ndarray, shared: np.ndarray) -> None:
         rows = staged.rows[apart]
-        people = [staged.person(at) for at in np.flatnonzero(apart).tolist()]
+        people = staged.people(apart)
         first_seq, first_person = self._seq + 1, self._next_person
         of_row, entries = bulk.entries_of_rows(rows)
         persons = (of_row + first_person).astype(np.uint32)
@@ -461,9 +461,9 @@ class _Import:
         self, workspace: Workspace, staged: Staged, others: np.ndarray
     ) -> tuple[dict[Op, int], list[RowError]]:
         counts, refused = dict.fromkeys(Op, 0), []
-        numbers, ops = staged.rows["row"].tolist(), staged.rows["op"].tolist()
-        for at in np.flatnonzero(others).tolist():
-            row = Row(row=numbers[at], op=bulk.OPS[ops[at]], person=_decode_person(staged.person(at)))
+        rows = staged.rows[others]
+        for number, op, person in zip(rows["row"].tolist(), rows["op"].tolist(), staged.people(others), strict=True):
+            row = Row(row=number, op=bulk.OPS[op], person=_decode_person(person))
             try:
                 workspace.put(*apply_row(row, workspace, self._keys))
                 counts[row.op] += 1

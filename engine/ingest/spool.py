@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import durable
 from engine.entries import ENTRY_DTYPE
@@ -56,10 +57,13 @@ class Staged(NamedTuple):
     blob: bytes
     """MessagePack of each row's person, `person_bytes` long, at `person_at`: in any order."""
 
-    def person(self, at: int) -> bytes:
-        """The MessagePack of one row's person."""
-        start = int(self.rows["person_at"][at])
-        return self.blob[start : start + int(self.rows["person_bytes"][at])]
+    def people(self, chosen: NDArray[np.bool_] | None = None) -> list[bytes]:
+        """The MessagePack of every row's person, or of the chosen rows'."""
+        rows = self.rows if chosen is None else self.rows[chosen]
+        starts = rows["person_at"].astype(np.int64)
+        ends = starts + rows["person_bytes"]
+        blob = self.blob
+        return [blob[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
 class Spool:

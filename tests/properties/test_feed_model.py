@@ -103,13 +103,13 @@ def staged_outcome(data: bytes, **named: Any) -> Any:
 
 def rows_of(staged: plain.Staged) -> list[Row]:
     """The rows that were staged."""
-    people = [msgspec.msgpack.decode(staged.person(at), type=Person) for at in range(len(staged.rows))]
+    people = [msgspec.msgpack.decode(person, type=Person) for person in staged.people()]
     rows = [Row(int(row["row"]), bulk.OPS[row["op"]], person) for row, person in zip(staged.rows, people, strict=True)]
     again = bulk.stage_rows(KEYS, rows)
     for name in staged.rows.dtype.names or ():
         if name != "person_at":
             assert np.array_equal(staged.rows[name], again.rows[name]), name
-    assert [staged.person(at) for at in range(len(rows))] == [again.person(at) for at in range(len(rows))]
+    assert staged.people() == again.people()
     return rows
 
 

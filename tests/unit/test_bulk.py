@@ -44,7 +44,7 @@ def some_rows(draw: st.DrawFn) -> Row:
 def test_entries_and_records_are_those_of_each_person(rows: list[Row]) -> None:
     staged = bulk.stage_rows(KEYS, rows)
     plain = np.flatnonzero(staged.rows["plain"])
-    chosen, people = staged.rows[plain], [staged.person(at) for at in plain]
+    chosen, people = staged.rows[plain], staged.people(staged.rows["plain"])
     of_row, packed = bulk.entries_of_rows(chosen)
     records = bulk.records_of_rows(chosen, people, packed, first_person=7, first_seq=30, recorded_at_ms=5)
     assert len(records) == len(plain)

@@ -67,7 +67,7 @@ def test_a_usual_row_is_plain_and_staged_as_the_careful_way_does(name: str) -> N
     (chunk,), careful = staged_and_odd(data)
     assert careful == 0
     (expected,) = (bulk.stage_rows(KEYS, chunk.rows) for chunk in feed.read(io.BytesIO(data)))
-    assert chunk.staged.person(0) == expected.person(0)
+    assert chunk.staged.people() == expected.people()
     assert chunk.staged.rows.tobytes() == expected.rows.tobytes()
 
 
@@ -137,8 +137,7 @@ def test_no_cell_is_plain_that_the_careful_way_refuses(name: str) -> None:
         (expected,) = feed.read(io.BytesIO(data))
         assert chunk.errors == expected.errors
         rows = bulk.stage_rows(KEYS, expected.rows)
-        count = len(rows.rows)
-        assert [chunk.staged.person(at) for at in range(count)] == [rows.person(at) for at in range(count)]
+        assert chunk.staged.people() == rows.people()
 
 
 def test_days_and_integers_are_packed_as_records_have_them() -> None:
@@ -148,10 +147,10 @@ def test_days_and_integers_are_packed_as_records_have_them() -> None:
     rows = [ROW | {"card_issued_on": text} for text in texts]
     (chunk,), careful = staged_and_odd(csv_of(*rows))
     assert careful == 0
-    for at, text in enumerate(texts):
-        person = msgspec.msgpack.decode(chunk.staged.person(at), type=Person)
+    for text, packed in zip(texts, chunk.staged.people(), strict=True):
+        person = msgspec.msgpack.decode(packed, type=Person)
         assert person.qualifications[0].card_issued_on == cells.read_date(text)
-        assert msgspec.msgpack.encode(person) == chunk.staged.person(at)
+        assert msgspec.msgpack.encode(person) == packed
 
 
 _EDGES = (-32_769, -32_768, -129, -128, -33, -32, -1, 0, 127, 128, 255, 256, 65_535, 65_536)
@@ -175,7 +174,7 @@ def test_odd_rows_and_plain_rows_are_staged_in_the_order_of_the_file() -> None:
     (chunk,), careful = staged_and_odd(csv_of(*rows))
     assert 0 < careful < 20
     assert chunk.staged.rows["row"].tolist() == list(range(1, 30))
-    people = [msgspec.msgpack.decode(chunk.staged.person(at), type=Person) for at in range(29)]
+    people = [msgspec.msgpack.decode(packed, type=Person) for packed in chunk.staged.people()]
     assert [person.qualifications[0].number for person in people] == [str(at) for at in range(1, 30)]
 
 
@@ -185,8 +184,8 @@ def test_a_record_for_which_there_is_no_room_goes_the_careful_way() -> None:
     with patch.object(plain, "PEOPLE_BYTES", 5_000), patch.object(plain, "BLOCK_BYTES", 4_000):
         parts, careful = staged_and_odd(data)
     assert 0 < careful < 40 and len(parts) > 1
-    people = [part.staged.person(at) for part in parts for at in range(len(part.staged.rows))]
-    assert people == [whole[0].staged.person(at) for at in range(40)]
+    people = [person for part in parts for person in part.staged.people()]
+    assert people == whole[0].staged.people()
 
 
 def test_codes_of_the_plan_are_what_cells_are() -> None:
