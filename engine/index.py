@@ -830,6 +830,21 @@ def _gathered(
 # --- snapshots ----------------------------------------------------------------------------------------------------
 
 
+def saved_state(path: Path, *, store_id: bytes, key_id: bytes) -> tuple[int, int] | None:
+    """History and change of the snapshot at `path`, by its head and size; None if it is none that could be loaded whole.
+
+    Nothing is read but the head: whoever loads it checks the rest.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SNAPSHOT.size)
+        _checked_snapshot(head, path, store_id, key_id)
+    except (FileNotFoundError, IndexCorruptError, KeyMismatchError):
+        return None
+    magic, _, visible, applied, history, *_ = _SNAPSHOT.unpack(head)
+    return (history, visible) if magic == _SNAPSHOT_MAGIC and applied == visible else None
+
+
 def _checked_snapshot(head: bytes, path: Path, store_id: bytes, key_id: bytes) -> int:
     """Lines of the table in a snapshot whose head fits the file and the store."""
     if len(head) != _SNAPSHOT.size or head[:8] not in (_SNAPSHOT_MAGIC, _SNAPSHOT_MAGIC_1):

@@ -10,7 +10,7 @@ from pathlib import Path
 from engine import durable
 from engine.config import Config
 from engine.errors import IndexCorruptError, KeyMismatchError, RecordCorruptError, StoreFullError
-from engine.index import IndexWriter, default_directory
+from engine.index import IndexWriter, default_directory, saved_state
 from engine.ingest import publication, spool
 from engine.keys import Keys
 from engine.store import StoreReader, StoreWriter
@@ -99,6 +99,12 @@ def _of_this_history(store: StoreWriter, index: IndexWriter) -> IndexWriter | No
         return index
     index.close()
     return None
+
+
+def saved_seq(config: Config, keys: Keys, store: StoreWriter) -> int:
+    """The change that the saved index of this store is at; -1 if there is none that the next start could load."""
+    saved = saved_state(config.snapshot_file, store_id=store.store_id, key_id=keys.key_id)
+    return saved[1] if saved is not None and store.has_been(*saved) else -1
 
 
 def _rebuild(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter:

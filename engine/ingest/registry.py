@@ -101,7 +101,7 @@ class Registry:
         self._busy = threading.Lock()
         self._broken = False
         self._unclean = False
-        self._saved_seq = -1
+        self._saved_seq = recovery.saved_seq(config, keys, store)
 
     @classmethod
     def open(cls, config: Config, keys: Keys) -> Self:

@@ -75,6 +75,59 @@ def test_without_index_and_snapshot_it_is_rebuilt(config: Config) -> None:
     assert_as_committed(config)
 
 
+def test_an_index_that_is_saved_already_is_not_saved_again(config: Config) -> None:
+    """A replayed import used to write the whole index to disk once more, gigabytes for a country."""
+    before = config.snapshot_file.stat().st_ino
+    with registries.opened(config) as registry:
+        applied(registry, call(row(CARDS - 1, link=f"L{CARDS - 1}")))  # repeated: the receipt of then
+        assert registry.store.committed_seq == CARDS
+    assert config.snapshot_file.stat().st_ino == before
+    with registries.opened(config) as registry:
+        applied(registry, call(row(99)))
+    assert config.snapshot_file.stat().st_ino != before
+
+
+def saved_elsewhere(config: Config, saved: bytes) -> bytes:
+    """The same bytes with the history of another store."""
+    return saved[:32] + bytes(8) + saved[40:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda config, saved: saved[:-1],
+        lambda config, saved: b"",
+        lambda config, saved: b"x" + saved[1:],
+        saved_elsewhere,
+        None,
+    ],
+)
+def test_a_snapshot_that_could_not_be_loaded_is_written_anew(
+    config: Config, damage: Callable[[Config, bytes], bytes] | None
+) -> None:
+    saved = config.snapshot_file.read_bytes()
+    if damage is None:
+        config.snapshot_file.unlink()
+    else:
+        config.snapshot_file.write_bytes(damage(config, saved))
+    with registries.opened(config):
+        pass
+    assert len(config.snapshot_file.read_bytes()) == len(saved)
+    assert config.index_dir is not None
+    shutil.rmtree(config.index_dir)
+    assert_as_committed(config)
+
+
+def test_a_snapshot_of_an_earlier_change_is_replaced(config: Config) -> None:
+    saved = config.snapshot_file.read_bytes()
+    with registries.opened(config) as registry:
+        applied(registry, call(lose(1)))
+    config.snapshot_file.write_bytes(saved)
+    with registries.opened(config):
+        pass
+    assert config.snapshot_file.read_bytes() != saved
+
+
 def damage_header(config: Config) -> None:
     with index_files(config)[0].open("r+b") as file:
         file.seek(20)
