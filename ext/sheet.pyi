@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 TEXT: Final = 1
 """Words: letters, digits and the usual signs of Japanese and ASCII, with at least one letter and under 12 digits."""
 KANA: Final = 2
-"""Kana, Latin letters and the signs that names in kana have; an ideographic blank becomes a plain one."""
+"""Kana, Latin letters and the signs that names in kana have. An ideographic blank becomes a plain one, and kana of half
+width full ones."""
 IDENTIFIER: Final = 3
 """記号: ASCII, full-width ASCII, kanji and kana; it has a key besides, its canonical form."""
 NUMBER: Final = 4

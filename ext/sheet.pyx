@@ -120,6 +120,10 @@ cdef struct Messages:
     Py_ssize_t count
 
 cdef uint8_t[0x10000] CLASS
+# Katakana of half width from U+FF65 on, in full width; and how far on their forms with a mark are, where there are any.
+cdef uint16_t[57] FULL_WIDTH
+cdef uint8_t[57] VOICED
+cdef uint8_t[57] HALF_VOICED
 cdef uint8_t[256] ENDS_CELL
 
 
@@ -576,16 +580,27 @@ cdef bint _read_text(const CellPlan *cell, Value *value) noexcept nogil:
 
 cdef bint _read_kana(const CellPlan *cell, Value *value, Writer *scratch) noexcept nogil:
     cdef const uint8_t *at = value.text.at
-    cdef const uint8_t *start
     cdef const uint8_t *end = at + value.text.length
-    cdef int code, kind, seen = 0, digits = 0
+    cdef int code, kind, seen = 0, digits = 0, half = -1, mark
     cdef int64_t count = 0
     value.value.at = scratch.at
     while at < end:
-        start = at
         code = _next_character(&at, end)
+        if code == 0xFF9E or code == 0xFF9F:
+            # A mark of its own becomes one character with the kana before it.
+            mark = 0 if half < 0 else VOICED[half] if code == 0xFF9E else HALF_VOICED[half]
+            if mark == 0:
+                return False
+            scratch.at -= 3
+            _put_kana(scratch, FULL_WIDTH[half] + mark)
+            half = -1
+            continue
+        half = -1
         if code == 0x3000:
             code = c" "
+        elif 0xFF65 <= code <= 0xFF9D:
+            half = code - 0xFF65
+            code = FULL_WIDTH[half]
         if code < 0:
             return False
         kind = _class(code)
@@ -594,14 +609,21 @@ cdef bint _read_kana(const CellPlan *cell, Value *value, Writer *scratch) noexce
         seen |= kind
         digits += kind & DIGIT
         count += 1
-        if code < 0x80:
-            scratch.at[0] = <uint8_t>code
-            scratch.at += 1
-        else:
-            scratch.at[0], scratch.at[1], scratch.at[2] = start[0], start[1], start[2]
-            scratch.at += 3
+        _put_kana(scratch, code)
     value.value.length = scratch.at - value.value.at
     return seen & LETTER and digits < DIGIT * MY_NUMBER_DIGITS and count <= cell.bound
+
+
+cdef inline void _put_kana(Writer *scratch, int code) noexcept nogil:
+    """One character of a name in kana: ASCII, or of three bytes."""
+    if code < 0x80:
+        scratch.at[0] = <uint8_t>code
+        scratch.at += 1
+        return
+    scratch.at[0] = <uint8_t>(0xE0 | code >> 12)
+    scratch.at[1] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
+    scratch.at[2] = <uint8_t>(0x80 | (code & 0x3F))
+    scratch.at += 3
 
 
 cdef bint _read_identifier(const CellPlan *cell, Value *value, Writer *scratch) noexcept nogil:
@@ -966,6 +988,15 @@ cdef void _fill_tables() noexcept:
     _add(0xFF10, 0xFF19, DIGIT)
     _add(0xFF21, 0xFF3A, LETTER)
     _add(0xFF41, 0xFF5A, LETTER)
+    # Half width: punctuation and marks, and kana.
+    _add(0xFF61, 0xFF9F, SIGN)
+    _add(0xFF66, 0xFF9D, LETTER)
+    for code, letter in enumerate("・ヲァィゥェォャュョッーアイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワン"):
+        FULL_WIDTH[code] = ord(letter)
+        VOICED[code] = 1 if letter in "カキクケコサシスセソタチツテトハヒフヘホ" else 8 if letter in "ワヲ" else 0
+        HALF_VOICED[code] = 2 if letter in "ハヒフヘホ" else 0
+        if letter == "ウ":
+            VOICED[code] = ord("ヴ") - ord("ウ")
     # Blank, comma and full stop, iteration marks; middle dot and long-vowel mark; dashes and minus.
     _add(0x3000, 0x3002, SIGN)
     _add(0x3005, 0x3007, SIGN)

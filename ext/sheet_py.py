@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,12 @@ _INT64 = -(2**63), 2**63 - 1
 _MY_NUMBER_DIGITS = 12
 _DAY_0 = date(1920, 1, 1).toordinal()
 
-_LETTERS = "A-Za-zぁ-ゖァ-ヺ㐀-䶿一-鿿Ａ-Ｚａ-ｚ\U00020000-\U0002a6df"
+_LETTERS = "A-Za-zぁ-ゖァ-ヺ㐀-䶿一-鿿Ａ-Ｚａ-ｚｦ-ﾝ\U00020000-\U0002a6df"
 _LETTER = re.compile(f"[{_LETTERS}]")
 _DIGIT = re.compile("[0-9０-９]")
-_TEXT = re.compile(f"[{_LETTERS} -~　-。々-〇ゝゞ・-ヾ‐-―−！-～]+")
-_KANA = re.compile("[ぁ-ゖァ-ヺA-Za-z0-9 .,'()/&\\-ゝゞ・-ヾ‐−]+")
+_TEXT = re.compile(f"[{_LETTERS} -~　-。々-〇ゝゞ・-ヾ‐-―−！-～｡-ﾟ]+")
+_KANA = re.compile("(?:[ぁ-ゖァ-ヺA-Za-z0-9 .,'()/&\\-ゝゞ・-ヾ‐−･-ﾝ]|[ｳｶ-ﾄﾊ-ﾎﾜｦ]ﾞ|[ﾊ-ﾎ]ﾟ)+")
+_HALF_WIDTH = re.compile("[･-ﾟ]+")
 _IDENTIFIER = re.compile("[ -~ぁ-ゖァ-ヺ㐀-䶿一-鿿！-～・ー‐-―−　]+")
 _FOLDED = {
     **{code: chr(code - 0xFEE0).upper() for code in range(0xFF01, 0xFF5F)},
@@ -374,7 +376,10 @@ def _text(cell: Cell, data: bytes) -> _Value | None:
 
 def _kana(cell: Cell, data: bytes) -> _Value | None:
     text = _decoded(data).replace("　", " ")
-    plain = _KANA.fullmatch(text) and _LETTER.search(text) and len(_DIGIT.findall(text)) < _MY_NUMBER_DIGITS
+    if not _KANA.fullmatch(text):
+        return None
+    text = _HALF_WIDTH.sub(lambda found: normalize("NFKC", found[0]), text)
+    plain = _LETTER.search(text) and len(_DIGIT.findall(text)) < _MY_NUMBER_DIGITS
     return _of_text(text) if plain and len(text) <= cell[1] else None
 
 

@@ -120,6 +120,20 @@ def test_no_character_is_plain_with_another_value_than_the_careful_way_gives(nam
     assert taken_in_all > 170
 
 
+def test_kana_of_half_width_become_what_the_careful_way_makes_of_them() -> None:
+    """Every kana before every mark, in either width: taken with the same value, or not taken."""
+    kana = [chr(code) for code in (*range(0xFF61, 0xFFA0), *range(0x3041, 0x30FF))]
+    texts = [f"ア{letter}{mark}" for letter in kana for mark in ("", "ﾞ", "ﾟ", "ﾞﾞ", "\u3099")]
+    plan = plain.plan_of(NAMES, BlockChecker(Rules()), set())
+    data = csv_of(*[ROW | {"name_kana": text} for text in texts]).partition(b"\n")[2]
+    numbers, people, messages = _arrays(len(texts), plan)
+    _, seen, taken, *_ = sheet.read(plan, data, 0, numbers, people, 0, messages)
+    assert seen == len(texts) and 57 + 21 + 5 < taken
+    for position, start, size in numbers[:taken, :3].tolist():
+        person = msgspec.msgpack.decode(people[start : start + size].tobytes(), type=Person)
+        assert person.name_kana == cells.read(BY_NAME["name_kana"], texts[position]), texts[position]
+
+
 def _arrays(rows: int, plan: sheet.Plan) -> tuple[Any, Any, Any]:
     messages = [(np.empty((rows, width), np.uint8), np.empty(rows, np.uint16)) for width in plain.MESSAGE_BYTES]
     numbers = np.empty((rows, sheet.HEAD_NUMBERS + len(plain.NOTED)), np.int64)
