@@ -82,12 +82,13 @@ def entries_of(keys: Keys, number: int, person: Person) -> bytes:
     multi = len(held) > 1
     simple = not multi and len(held) == 1 and held[0].state is State.CONFIRMED
     slots = _slots(held, multi)
+    itself = keys.person_hash(number) if not simple and (multi or person.certificates) else None
     packed = []
     for q, (gained, lost, aux) in zip(held, slots, strict=True):
         card = keys.card_hash(q.insurer_number, person.birth_date, q.symbol_key, q.number_key)
         packed.append(pack_entry(card, gained, lost, aux, CARD))
-        if not simple and (multi or person.certificates):
-            packed.append(pack_entry(keys.person_hash(number), gained, lost, aux, PERSON))
+        if itself is not None:
+            packed.append(pack_entry(itself, gained, lost, aux, PERSON))
     for c in person.certificates:
         gained, lost = slots[0][:2] if simple else (GAINED_SEE_PERSON, 0)
         packed.append(
@@ -104,14 +105,15 @@ def _slots(held: tuple[Qualification, ...], multi: bool) -> list[tuple[int, int,
     Two qualifications that look alike in slots would count as one (entries are a set), and saturated days have lost
     their order; one qualification alone can suffer neither.
     """
-    slots = [(days.pack(q.gained_on), days.pack(q.lost_on), card_aux(q, multi)) for q in held]
-    if multi and (len(set(slots)) < len(slots) or any(map(_is_saturated, held))):
+    pack = days.pack
+    slots = [(pack(q.gained_on), pack(q.lost_on), card_aux(q, multi)) for q in held]
+    if multi and (len(set(slots)) < len(slots) or any(map(_is_saturated, held, slots))):
         return [(gained, lost, aux | AUX_RECORD) for gained, lost, aux in slots]
     return slots
 
 
-def _is_saturated(q: Qualification) -> bool:
-    return days.pack(q.gained_on) != q.gained_on or (q.lost_on is not None and days.pack(q.lost_on) != q.lost_on)
+def _is_saturated(q: Qualification, slot: tuple[int, int, int]) -> bool:
+    return slot[0] != q.gained_on or (q.lost_on is not None and slot[1] != q.lost_on)
 
 
 def pack_entry(digest: bytes, gained: int, lost: int, aux: int, kind: int) -> bytes:

@@ -92,8 +92,10 @@ def settled(row: Row, view: View, keys: Keys) -> Row:
 def _register(fresh: Person, view: View, keys: Keys) -> tuple[int | None, Person]:
     asked = fresh.qualifications[0]
     _check_days(asked)
-    owner = _owner(fresh, view, keys) or _regaining(fresh, asked, view, keys)
-    _check_room(fresh, asked, view, keys)
+    owner = _owner(fresh, view, keys)
+    behind = list(view.behind(_card_hash(fresh, asked, keys)))
+    owner = owner or _regaining(fresh, asked, behind)
+    _check_room(asked, behind)
     if owner is None:
         return None, fresh
     number, known = owner
@@ -138,18 +140,17 @@ def _check_birth(fresh: Person, known: Person) -> None:
         raise RefusedRow("birth_date", "feed.conflict", "another birth date than the person has")
 
 
-def _check_room(fresh: Person, asked: Qualification, view: View, keys: Keys) -> None:
+def _check_room(asked: Qualification, behind: list[Known]) -> None:
     """A card can have so many spells behind it, of however many people, as the index can tell apart."""
-    behind = view.behind(_card_hash(fresh, asked, keys))
     spells = sum(_same_card(held, asked) for _, person in behind for held in person.qualifications)
     if spells >= limits.PEOPLE_PER_KEY_MAX:
         raise RefusedRow("number", "feed.too_many", "a card with too many registrations")
 
 
-def _regaining(fresh: Person, asked: Qualification, view: View, keys: Keys) -> Known | None:
+def _regaining(fresh: Person, asked: Qualification, behind: list[Known]) -> Known | None:
     """Somebody behind the same card with the same branch, kana name and sex: gaining it once more."""
     fits = []
-    for known in view.behind(_card_hash(fresh, asked, keys)):
+    for known in behind:
         person = known[1]
         same_person = person.name_kana == fresh.name_kana and person.sex is fresh.sex
         if same_person and person.birth_date == fresh.birth_date and _spells(person, asked, exact_branch=True):

@@ -70,8 +70,11 @@ class Workspace:
         self._undo: list[_Undo] = []
 
     def behind(self, digest: bytes) -> Iterator[Known]:
-        numbers = {match[0] for match in self._index.find(digest)}
-        numbers.update(self._by_hash.get(digest, ()))
+        found, met = self._index.find(digest), self._by_hash.get(digest)
+        if not found and met is None:
+            return
+        numbers = {match[0] for match in found}
+        numbers.update(met or ())
         for number in sorted(numbers):
             person = self._person(number)
             if person is not None:
@@ -95,10 +98,11 @@ class Workspace:
         self.birth_moved |= known is not None and known.birth_date != person.birth_date
         entries = entries_of(self._keys, number, person)
         added = []
-        for digest in hashes_of(entries) - hashes_of(self._entries[number]):
+        before = self._entries[number]
+        for digest in hashes_of(entries) - hashes_of(before) if entries != before else ():
             self._by_hash.setdefault(digest, []).append(number)
             added.append(digest)
-        self._undo.append(_Undo(number, known, self._entries[number], added, next_person))
+        self._undo.append(_Undo(number, known, before, added, next_person))
         self._people[number], self._entries[number] = person, entries
         self._touched[number] = self._touched.get(number, 0) + 1
         self.changes.append(Change(number, person, entries))
