@@ -831,7 +831,7 @@ def _gathered(
 
 
 def saved_state(path: Path, *, store_id: bytes, key_id: bytes) -> tuple[int, int] | None:
-    """History and change of the snapshot at `path`, by its head and size; None if it is none that could be loaded whole.
+    """History and change of the snapshot at `path`, by its head and size; None if it could not be loaded whole.
 
     Nothing is read but the head: whoever loads it checks the rest.
     """
