@@ -431,7 +431,8 @@ cdef bint _read_cells(Plan plan) except -1:
 
 
 cdef inline void _leave_empty(Value *value, const CellPlan *cell) noexcept nogil:
-    value.text.length = value.key.length = 0
+    # The key points somewhere, because not even nothing may be copied from NULL.
+    value.text.length, value.key.length, value.key.at = 0, 0, cell.absent.at
     value.value, value.is_packed, value.number = cell.absent, True, cell.absent_number
 
 
