@@ -101,13 +101,17 @@ def register_file(config: Config, file: Path) -> int:
 
 def read_file(config: Config, file: Path) -> list[Insurer]:
     """The insurers of a file. Raises CommandError that names the line."""
+    from api.wire.outline import refuse_repeated
+
     decode = msgspec.json.Decoder(_Line).decode
     found, at = [], 0
     try:
         for line in file.read_bytes().splitlines():
             at += 1
             if line.strip():
-                found.append(insurer_of(config, decode(line)))
+                given = decode(line)
+                refuse_repeated(line)
+                found.append(insurer_of(config, given))
     except OSError as error:
         raise CommandError(Exit.USAGE, "file.unreadable", f"{file} cannot be read ({error.strerror})") from None
     except msgspec.MsgspecError as error:

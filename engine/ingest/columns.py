@@ -195,7 +195,7 @@ FAULTS: Final = {
     "input.period": "ends before it begins",
     "row.fields": "the row has more or fewer fields than the header",
     "row.quotes": "quotes or line ends in the row are not as RFC 4180 asks",
-    "row.json": "the line is not one JSON object",
+    "row.json": "the line is not one JSON object, or names a member twice",
     "feed.lost_before_gained": "lost_on is before gained_on",
     "insurer.mismatch": "the row is of another insurer than the feed",
     "insurer.unknown": "the insurer is not registered here",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import gc
 import io
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from engine.ingest.blocks import Block, BlockChecker, Faults
 from engine.ingest.cells import Fault, Rules
 from engine.ingest.columns import BY_NAME, HEADER_REQUIRED, Form
 from engine.ingest.rows import Chunk, Row, RowError
+from ext import frame
 
 FeedFormat = Literal["csv", "ndjson"]
 FeedEncoding = Literal["utf-8", "cp932"]
@@ -409,6 +411,7 @@ class NdjsonReader:
 
 
 _NOT_JSON: Final = object()
+_TWICE: Final = object()
 _DECODER: Final = msgspec.json.Decoder()
 _KINDS: Final = {int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
 _INTEGER_CODES: Final = ("sex", "relation")
@@ -416,9 +419,23 @@ _INTEGER_CODES: Final = ("sex", "relation")
 
 def _decoded_line(line: str) -> Any:
     try:
-        return _DECODER.decode(line)
+        value = _DECODER.decode(line)
+        # Two readers of a line could take two different values of a member that is given twice.
+        return value if frame.distinct(line.encode()) or _is_distinct(line) else _TWICE
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return _NOT_JSON
+
+
+def _is_distinct(line: str) -> bool:
+    """Whether no object of a line names a member twice; `frame.distinct` cannot tell of names with escapes."""
+    repeated = False
+
+    def look(members: list[tuple[str, Any]]) -> None:
+        nonlocal repeated
+        repeated = repeated or len(dict(members)) != len(members)
+
+    json.loads(line, object_pairs_hook=look)
+    return not repeated
 
 
 def _object_blocks(objects: Sequence[Any], first: int) -> Iterator[Block]:
@@ -434,7 +451,7 @@ def _object_blocks(objects: Sequence[Any], first: int) -> Iterator[Block]:
 def _object_texts(value: Any, position: int, faults: Faults) -> Mapping[str, str]:
     """The cells of a JSON object as texts, as they would stand in a CSV; what has no text is a fault."""
     if type(value) is not dict:
-        kind = "not JSON" if value is _NOT_JSON else "not an object"
+        kind = "not JSON" if value is _NOT_JSON else "a member given twice" if value is _TWICE else "not an object"
         faults[position] = [("", Fault("row.json", kind))]
         return {}
     texts: dict[str, str] = {}

@@ -450,6 +450,13 @@ def test_bad_delta(server: Served, value: Any, status: int, code: str, field: st
     assert version(server) == before
 
 
+def test_a_feed_row_with_a_member_given_twice(server: Served) -> None:
+    line = json.dumps(operation()).replace('"op"', f'"number": "{SECRET}", "op"')
+    reply = server.registry.send("POST", FEEDS, line + "\n", {"Content-Type": "application/x-ndjson"})
+    assert_problem(reply, 422, "feed.rows")
+    assert reply.json["errors"] == [{"row": 1, "column": "", "code": "row.json", "kind": "a member given twice"}]
+
+
 def test_a_state_has_no_op(server: Served) -> None:
     reply = server.registry.post(QUALIFICATIONS, {"qualifications": [operation()]}, method="PUT")
     assert_problem(reply, 400, "input.schema", "qualifications[0].op")

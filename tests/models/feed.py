@@ -200,6 +200,16 @@ class _RowParser:
             self.state = "bad"
 
 
+def _noting(twice: list[int]) -> Any:
+    """Makes objects of members, and notes of each how many names were given before."""
+
+    def make(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice.append(len(members) - len(dict(members)))
+        return dict(members)
+
+    return make
+
+
 def read_ndjson(data: bytes, encoding: str, line_bytes_max: int, **rules: Any) -> tuple[list[Row], list[tuple]]:
     """The same for NDJSON."""
     rows: list[Row] = []
@@ -211,12 +221,16 @@ def read_ndjson(data: bytes, encoding: str, line_bytes_max: int, **rules: Any) -
         if not text.strip(" \t\r\n"):
             continue
         number += 1
+        twice: list[int] = []
         try:
-            value = json.loads(text, parse_constant=lambda name: 1 / 0)
+            value = json.loads(text, parse_constant=lambda name: 1 / 0, object_pairs_hook=_noting(twice))
             json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, ZeroDivisionError, RecursionError):
             if is_open:
                 raise FileError("feed.truncated", number) from None
+            errors.append((number, "", "row.json"))
+            continue
+        if any(twice):
             errors.append((number, "", "row.json"))
             continue
         add_object(rows, errors, number, value, rules)

@@ -495,6 +495,30 @@ def test_ndjson_lines_that_are_no_objects_are_row_errors() -> None:
     assert {(e.row, e.code) for e in errors[2:]} == {(4, "input.required")}
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        '{"number": "1", "number": "1"}',
+        '{"number": "1", "n\\u0075mber": "2"}',
+        '{"colour": 1, "colour": 2}',
+        '{"diseases": [{"self_pay": 1}, {"self_pay": 1, "self_pay": 2}]}',
+        "{" + ", ".join(f'"{n}": 1' for n in [*range(300), 7]) + "}",
+    ],
+    ids=["equal", "escaped", "unknown", "inside", "many names"],
+)
+def test_a_member_given_twice_is_a_row_error(twice: str) -> None:
+    rows, errors = read(f"{ndjson(BASE)}{twice}\n{ndjson(BASE)}", format="ndjson")
+    assert [row.row for row in rows] == [1, 3]
+    assert errors == [RowError(2, "", "row.json", "a member given twice")]
+
+
+def test_equal_names_in_different_objects_are_no_repeats() -> None:
+    one = {"category": "1", "issued_on": "2020-04-01", "valid_from": "2020-04-01", "self_pay": 10000}
+    line = json.dumps(BASE | {"diseases": [one, one]}).replace('"op"', '"\\u006fp"')
+    rows, errors = read(line + "\n", format="ndjson")
+    assert (len(rows), errors) == (1, [])
+
+
 def test_ndjson_cut_within_its_last_line_is_truncated() -> None:
     data = ndjson(BASE, BASE).rstrip("\n")
     assert len(read(data, format="ndjson")[0]) == 2
