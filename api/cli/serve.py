@@ -47,12 +47,14 @@ def run(config: Config) -> int:
 
     # Read by numpy's BLAS when it is loaded: its threads would make every later fork unsafe.
     os.putenv("OPENBLAS_NUM_THREADS", "1")
-    from api import registry, worker
+    from api import openapi, registry, worker
     from api.exits import say
     from api.supervisor import Supervisor
     from engine import keys
 
     secrets = keys.load(config.key_file)
+    for name in ("check", "registry"):
+        openapi.document(name)  # remembered, so that no restarted process spends its first 20 ms on it
     supervisor = Supervisor(
         config, registry=partial(registry.run, config, secrets), worker=partial(worker.run, config, secrets)
     )
