@@ -28,7 +28,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     key_file: Path = Path("var/master.key")
     """The master key; keep it outside data_dir."""
     index_dir: Path | None = None
-    """Where the live index is mapped; None: a folder on /dev/shm named after the store."""
+    """Where the live index is mapped; None: a folder on /dev/shm named after the store and its data folder's path."""
     host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
     """Callers are not authenticated yet, so only the loopback can be chosen."""
     port: Port = 8443

@@ -76,6 +76,12 @@ def default_directory(store_id: bytes, data_dir: Path) -> Path:
     return Path("/dev/shm") / f"shikaku-{store_id.hex()[:12]}-{folder}"
 
 
+def elsewhere(directory: Path, store_id: bytes) -> list[Path]:
+    """Other directories in memory for the same store: of a copy, or left by a data folder that was moved or deleted."""
+    found = Path("/dev/shm").glob(f"shikaku-{store_id.hex()[:12]}-*")
+    return sorted(path for path in found if path != directory and path.is_dir())
+
+
 class IndexReader:
     """Looks up entries in the current generation, and follows to the next by itself. Safe for several threads.
 

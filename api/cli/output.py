@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 _NEXT: Final = {
     "config.invalid": "see `shikaku serve --help` for the settings",
-    "index.corrupt": "stop the server, delete the index folder under /dev/shm, and start again: it is rebuilt",
+    "index.corrupt": "start `shikaku serve`, or let it go on: it makes the index anew. Twice: test the memory",
     "index.space": "enlarge /dev/shm, or set index_dir",
     "key.mismatch": "point --key at the key that was made with this store",
     "key.missing": "run `shikaku init`, or point --key at the key file",

@@ -92,15 +92,16 @@ def _server(config: Config) -> dict[str, Any]:
 
 
 def _index(config: Config, key_id: bytes, store_id: bytes) -> dict[str, Any]:
-    """The live index as a reader sees it."""
-    from engine.index import IndexReader
+    """The live index as a reader sees it, and other indexes of this store that take memory."""
+    from engine.index import IndexReader, elsewhere
     from engine.recovery import index_directory
 
     directory = index_directory(config, store_id)
+    others = [str(path) for path in elsewhere(directory, store_id)]
     try:
         index = IndexReader.attach(directory, store_id=store_id, key_id=key_id)
     except FileNotFoundError:
-        return {"directory": str(directory), "attached": False}
+        return {"directory": str(directory), "attached": False, "elsewhere": others}
     try:
         size = (directory / (directory / "CURRENT").read_text("ascii").strip()).stat().st_size
         return {
@@ -112,6 +113,7 @@ def _index(config: Config, key_id: bytes, store_id: bytes) -> dict[str, Any]:
             "load": round(index.count * _SLOT_BYTES / size, 6),
             "bytes": size,
             "huge_page_bytes": huge_page_bytes(directory),
+            "elsewhere": others,
         }
     finally:
         index.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -127,6 +128,11 @@ def test_operators_are_told_what_to_do_next() -> None:
             assert leaf.__module__ != "engine.errors" or advice_of(leaf.code), leaf.code
 
 
+def test_who_finds_a_damaged_index_is_told_that_it_is_made_anew() -> None:
+    """It once said to delete it by hand, while the server makes it anew by itself."""
+    assert "shikaku serve" in advice_of("index.corrupt") and "delete" not in advice_of("index.corrupt")
+
+
 # --- a store from nothing -----------------------------------------------------------------------------------------
 
 
@@ -154,6 +160,13 @@ def test_without_a_store_or_with_another_key_there_is_one_line(store: Command, t
     other.write_text("00" * 32)
     code, _, err = store("fsck", "--data", store.folder / "data", "--key", other)
     assert code == Exit.STORE and "[key.mismatch]" in err
+
+
+def test_a_line_of_an_insurers_file_names_each_member_once(store: Command) -> None:
+    file = store.folder / "insurers.ndjson"
+    file.write_text('{"number": "06139992", "name": "a"}\n{"number": "06139992", "name": "a", "name": "b"}\n')
+    code, _, err = store.on_store("insurers", "import", file)
+    assert (code, err.count("\n")) == (Exit.USAGE, 1) and "line 2" in err and "[input.schema]" in err
 
 
 def test_insurers_are_added_and_listed(store: Command) -> None:
@@ -246,6 +259,23 @@ def test_what_was_not_given_is_not_sent() -> None:
 
 
 # --- looking at a store -------------------------------------------------------------------------------------------
+
+
+def test_status_names_indexes_of_this_store_elsewhere(store: Command) -> None:
+    """A data folder that is moved gets another index: the memory of the first is taken until somebody deletes it."""
+    assert store.on_store("insurers", "add", "01130012", "協会けんぽ")[0] == Exit.OK
+    first = json.loads(store.on_store("status", "--json")[1])["index"]
+    assert first["elsewhere"] == []
+    moved = store.folder / "moved"
+    (store.folder / "data").rename(moved)
+    where = ("--data", moved, "--key", store.folder / "master.key")
+    found = json.loads(store("status", "--json", *where)[1])["index"]
+    assert (found["attached"], found["elsewhere"]) == (False, [first["directory"]])
+    assert store("insurers", "add", "06139992", "組合", *where)[0] == Exit.OK
+    found = json.loads(store("status", "--json", *where)[1])["index"]
+    assert (found["attached"], found["elsewhere"]) == (True, [first["directory"]])
+    shutil.rmtree(found["directory"])
+    moved.rename(store.folder / "data")
 
 
 def test_status_tells_store_and_index_without_a_server(store: Command, feeds: Path) -> None:
