@@ -208,6 +208,7 @@ class Supervisor:
             self._rolling = list(self._workers)
         elif number in (signal.SIGTERM, signal.SIGINT):
             if self._stopping:
+                say("supervisor", "a second signal: killing what is left")
                 self._kill_at_ns = clock.monotonic_ns()
             else:
                 self._stop(Exit.OK, "draining; a second signal kills")

@@ -72,7 +72,6 @@ def demo(
             raise CommandError(Exit.NEGATIVE, "demo.verdict", f"{wrong} of {len(cast)} personas got another verdict")
         typer.echo(f"all {len(cast)} personas got the expected verdict and reason")
         if not once:
-            typer.echo("serving until Ctrl-C")
             _wait_for_ctrl_c(server)
 
 
@@ -167,7 +166,11 @@ def _unfit(made: Made, config: Config, people: int) -> str | None:
 
 @contextmanager
 def serving(config: Config, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], instance.ServerState]]:
-    """A ready server in a process of its own; drained at the end, and when this process dies."""
+    """A ready server in a process of its own; drained at the end, and when this process dies.
+
+    A terminal sends Ctrl-C to a whole group of processes: in this one's group the server would be told to stop twice,
+    and the second time kills.
+    """
     log = folder / "server.log"
     options = ["--port", str(config.port), "--data", str(config.data_dir), "--key", str(config.key_file)]
     options += ["--workers", str(config.workers)] if config.workers else []
@@ -178,6 +181,7 @@ def serving(config: Config, folder: Path) -> Iterator[tuple[subprocess.Popen[byt
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
+            process_group=0,
             preexec_fn=lambda: die_with_parent(own_pid, signal.SIGTERM),
         )
     try:
@@ -189,6 +193,7 @@ def serving(config: Config, folder: Path) -> Iterator[tuple[subprocess.Popen[byt
 
 def _wait_for_ctrl_c(server: subprocess.Popen[bytes]) -> None:
     try:
+        typer.echo("serving until Ctrl-C")
         code = server.wait()
     except KeyboardInterrupt:
         typer.echo("draining")

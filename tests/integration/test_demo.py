@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from api.cli.demo import _wait_for_ctrl_c
 from api.exits import Exit
 from tests.support import chromium
 from tests.support.processes import ROOT, alive, ask_once, free_ports, remove_index, shikaku, until
@@ -51,7 +52,15 @@ def test_the_printed_commands_give_the_printed_answers_until_ctrl_c(folder: Path
     output = tmp_path / "output"
     command = [sys.executable, "-m", "api.cli.main", "demo", "--folder", str(folder), "--people", str(PEOPLE)]
     with open(output, "wb") as file:
-        process = subprocess.Popen([*command, "--port", str(free_ports())], cwd=ROOT, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            [*command, "--port", str(free_ports())],
+            cwd=ROOT,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            # Ignored by whatever a shell without job control runs in the background, these tests perhaps.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
     try:
         until(lambda: "serving until Ctrl-C" in output.read_text("utf-8") or process.poll() is not None, "the demo")
         said = output.read_text("utf-8").splitlines()
@@ -64,12 +73,29 @@ def test_the_printed_commands_give_the_printed_answers_until_ctrl_c(folder: Path
             answer = ask_once(int(port), "POST", path, words[words.index("-d") + 1].encode())[2]
             assert answer == json.loads(said[at + 1])
         pids = json.loads((folder / "data" / "server.json").read_bytes())["worker_pids"]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == Exit.OK
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait(60) == Exit.OK
+        log = (folder / "server.log").read_text("utf-8")
+        assert "draining" in log and "second signal: killing" not in log
         assert not any(alive(pid) for pid in pids)
     finally:
         process.kill()
         process.wait()
+
+
+def test_ctrl_c_just_when_the_demonstration_says_so_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line came before anybody was waiting for the signal: whoever was quick was told 130."""
+    said: list[str] = []
+
+    def echo(line: str) -> None:
+        said.append(line)
+        if "Ctrl-C" in line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.echo", echo)
+    with subprocess.Popen([sys.executable, "-c", ""]) as server:
+        _wait_for_ctrl_c(server)
+    assert said == ["serving until Ctrl-C", "draining"]
 
 
 def test_a_used_port_is_one_clear_line(folder: Path) -> None:
