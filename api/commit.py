@@ -232,14 +232,15 @@ class Commits:
             _call_loop(item.loop, _settle, [(item.future, result)])
 
     def _finish_deltas(self, group: list[_Delta]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
         try:
             results = self._registry.apply_calls([item.call for item in group])
+            for item, result in zip(group, results, strict=True):
+                by_loop.setdefault(item.loop, []).append((item.future, result))
         except BaseException as error:
+            # Whatever it is: if this thread died of it, every later call would wait for ever.
             self._fail(group, error)
             return
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-        for item, result in zip(group, results, strict=True):
-            by_loop.setdefault(item.loop, []).append((item.future, result))
         for loop, settled in by_loop.items():
             _call_loop(loop, _settle, settled)
 

@@ -225,6 +225,25 @@ def test_an_error_of_the_writer_reaches_every_caller_and_the_process(registry: H
     assert fatal == [registry.error, registry.error]
 
 
+def test_a_defect_of_the_writer_does_not_leave_callers_waiting(registry: HeldRegistry, commits: Commits) -> None:
+    """A group with too few results ended the thread without a word: every later call waited for ever."""
+    fatal: list[BaseException] = []
+    commits.on_fatal = fatal.append
+    registry.gate.set()
+
+    async def run(count: int) -> list[FeedReceipt | BaseException]:
+        tasks = [asyncio.create_task(commits.submit(call(name))) for name in "abc"[:count]]
+        async with asyncio.timeout(10):
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    apply_calls = registry.apply_calls
+    registry.apply_calls = lambda calls: apply_calls(calls)[1:]  # type: ignore[method-assign]
+    assert all(isinstance(result, ValueError) for result in asyncio.run(run(3)))
+    assert fatal and all(isinstance(error, ValueError) for error in fatal)
+    registry.apply_calls = apply_calls  # type: ignore[method-assign]
+    assert [type(result) for result in asyncio.run(run(1))] == [FeedReceipt], "the thread goes on"
+
+
 def test_a_caller_that_went_away_disturbs_nobody(registry: HeldRegistry, commits: Commits) -> None:
     async def run() -> FeedReceipt:
         gone = asyncio.create_task(commits.submit(call("gone")))
