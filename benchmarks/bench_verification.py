@@ -351,7 +351,7 @@ def decide(people: dict[int, Person], card: CardIdentifiers) -> Decision:
         for spell, q in zip(held[number], one.qualifications, strict=True)
         if q.number_key == card.number_key and q.insurer_number == card.insurer_number
     ]
-    return rules.decide_card(candidates, rules.branch_code(card.branch), AS_OF, held.__getitem__)
+    return rules.decide_card(candidates, rules.BRANCH_CODES[card.branch], AS_OF, held.__getitem__)
 
 
 @pytest.mark.benchmark(group="verification: check by certificate, 1,000 checks")
@@ -407,6 +407,6 @@ def bench_verdict_reference_dict(benchmark: Any, world: World, size: str) -> Non
 
     def check(card: CardIdentifiers) -> Decision:
         message = card_message(card.insurer_number, card.birth_date, card.symbol_key, card.number_key)
-        return rules.decide_card(by_card.get(message, ()), rules.branch_code(card.branch), AS_OF, spells.__getitem__)
+        return rules.decide_card(by_card.get(message, ()), rules.BRANCH_CODES[card.branch], AS_OF, spells.__getitem__)
 
     measure(benchmark, world, size, lambda one: canonical(fields_of(one)), check)

@@ -12,6 +12,7 @@ from datetime import date
 from functools import lru_cache
 
 from engine.errors import DateError
+from ext import canon
 
 EPOCH_ORDINAL = date(1920, 1, 1).toordinal()
 NO_DAY = 65535
@@ -21,9 +22,11 @@ AS_OF_MIN = 1
 AS_OF_MAX = DAY_MAX - 1
 
 
-@lru_cache(maxsize=200_000)
 def parse_iso(text: str) -> int:
     """Day number of `YYYY-MM-DD`. Raises DateError if the form or the date does not exist."""
+    day = canon.day_of_iso(text)
+    if day is not None:
+        return day
     if len(text) != 10 or text[4] != "-" or text[7] != "-":
         raise DateError("a date has the form YYYY-MM-DD")
     return parse_compact(text[:4] + text[5:7] + text[8:])
@@ -40,10 +43,8 @@ def parse_compact(text: str) -> int:
         raise DateError("this date is not in the calendar") from None
 
 
-@lru_cache(maxsize=200_000)
-def format_iso(day: int) -> str:
-    """`YYYY-MM-DD` of a day number."""
-    return date.fromordinal(day + EPOCH_ORDINAL).isoformat()
+format_iso = canon.iso_of_day
+"""`YYYY-MM-DD` of a day number."""
 
 
 def format_compact(day: int) -> str:

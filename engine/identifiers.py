@@ -364,7 +364,6 @@ def _institution(text: str, field: str) -> tuple[str, bool]:
     return digits, check_digit_ok(digits)
 
 
-@lru_cache(maxsize=65_536)
 def _birth_date(text: str) -> int:
     try:
         day = days.parse_iso(text)

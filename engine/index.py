@@ -85,17 +85,23 @@ def elsewhere(directory: Path, store_id: bytes) -> list[Path]:
 class IndexReader:
     """Looks up entries in the current generation, and follows to the next by itself. Safe for several threads.
 
-    `find(digest)` and `find_message(key, message)` are the compiled functions themselves: the matches of one key, by
-    its 16-byte hash or with the hash computed on the way. Provisional entries are not seen.
+    `find(digest)`, `find_message(key, message)` and `find_card(key, insurer number, birth date, symbol key, number
+    key)` are the compiled functions themselves: the matches of one key, by its 16-byte hash or with the hash computed
+    on the way. Provisional entries are not seen. `still()`, too: the visible version if the table is whole at it; -1
+    while a change is under way.
 
     Every match is whole. A search misses none of what a version asks for if `data_version` was that version before it
     and still is after it; if it moved, search again (docs/FORMATS.md, "Header").
     """
 
-    __slots__ = ("_directory", "_identity", "_lock", "_segment", "_table", "find", "find_message")
+    __slots__ = (
+        "_directory", "_identity", "_lock", "_segment", "_table", "find", "find_card", "find_message", "still",
+    )  # fmt: skip
 
     find: Callable[[bytes], tuple[Match, ...]]
+    find_card: Callable[[bytes, str, int, str, str], tuple[Match, ...]]
     find_message: Callable[[bytes, bytes], tuple[Match, ...]]
+    still: Callable[[], int]
 
     def __init__(self, directory: Path, store_id: bytes, key_id: bytes) -> None:
         self._directory = directory
@@ -199,10 +205,12 @@ class IndexReader:
         # Searches that other threads began in the old table end there; it is unmapped when the last one has ended.
         self._segment, self._table = segment, table
         if table.form == probe.FORM_ATOMIC16:
-            self.find, self.find_message = table.find, table.find_message
+            self.find, self.find_card, self.find_message = table.find, table.find_card, table.find_message
         else:
             self.find = _patient(table.find)
+            self.find_card = _patient(table.find_card)
             self.find_message = _patient(table.find_message)
+        self.still = table.still
 
 
 class IndexWriter:
@@ -766,7 +774,7 @@ def _identity_problem(
 def _patient(find: Callable[..., tuple[Match, ...]]) -> Callable[..., tuple[Match, ...]]:
     """Say in the engine's terms that a killed writer left a line locked; only form VERSIONED knows that."""
 
-    def find_or_push_back(*arguments: bytes) -> tuple[Match, ...]:
+    def find_or_push_back(*arguments: Any) -> tuple[Match, ...]:
         try:
             return find(*arguments)
         except probe.BusyError:

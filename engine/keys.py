@@ -13,9 +13,12 @@ from pathlib import Path
 
 from engine import durable
 from engine.errors import KeyMissingError
-from ext import keyhash
+from ext import canon, keyhash
 
 MASTER_BYTES = 32
+
+card_message = canon.card_message
+"""What is hashed for a card: `01` insurer, birth day number, symbol, number, with separators."""
 
 
 class Keys:
@@ -44,11 +47,6 @@ class Keys:
     def link_hash(self, link_code: str) -> bytes:
         """128-bit key of a link code (連携符号)."""
         return keyhash.siphash128(self.index_key, b"\x04" + link_code.encode())
-
-
-def card_message(insurer_number: str, birth_date: int, symbol_key: str, number_key: str) -> bytes:
-    """What is hashed for a card: `01` insurer, birth day number, symbol, number, with separators."""
-    return f"\x01{insurer_number}{birth_date}\x1f{symbol_key}\x1f{number_key}".encode()
 
 
 def certificate_message(issuer: str, serial: str) -> bytes:

@@ -34,6 +34,8 @@ Holder = tuple[int, int, bool]
 Held = Callable[[int], Sequence[Spell]]
 """Fetches all spells of one person, at any card; called only when they can matter."""
 
+BRANCH_CODES: Final[dict[str, int | None]] = {"": None} | {f"{code:02}": code for code in range(100)}
+"""The branch as spells hold it; None for an inquiry that does not name one (then every branch fits)."""
 FOREVER: Final = 2**31 - 1
 """The lost day of a spell that is not lost; later than every day of the calendar."""
 GRACE_MONTHS: Final = 3
@@ -79,17 +81,12 @@ def spells_of(person: int, qualifications: Sequence[Qualification]) -> list[Spel
     ]
 
 
-def branch_code(branch: str) -> int | None:
-    """The branch as spells hold it; None for an inquiry that does not name one (then every branch fits)."""
-    return int(branch) if branch else None
-
-
 def decide_card(candidates: Sequence[Spell], branch: int | None, as_of: int, held: Held) -> Decision:
     """Decide a card-less inquiry.
 
     Args:
         candidates: every spell, of anybody, with the inquiry's insurer, symbol, number and birth date.
-        branch: `branch_code` of the inquiry.
+        branch: of BRANCH_CODES, by the inquiry's branch.
         as_of: day number.
         held: fetches all spells of the one person who is left.
     """

@@ -34,7 +34,7 @@ from engine.records import (
     Qualification,
     Verdict,
 )
-from engine.rules import Decision, Holder, Spell, branch_code, decide_card, spells_of
+from engine.rules import BRANCH_CODES, Decision, Holder, Spell, decide_card, spells_of
 from engine.store import StoreReader
 
 _Known = tuple[int, tuple[tuple[int, Insurer], ...]]
@@ -118,10 +118,10 @@ class Verifier:
     def _decided(self, inquiry: Inquiry) -> tuple[int, Decision]:
         """Data version and decision, from memory if it knows enough and holds still."""
         index = self._index
-        version = index.data_version
-        if version == index.settled_version:
+        version = index.still()
+        if version >= 0:
             decision = self._from_memory(inquiry)
-            if decision is not None and index.settled_version == version:
+            if decision is not None and index.still() == version:
                 return version, decision
         found = self._from_records(inquiry)
         return found.version, found.decision
@@ -134,13 +134,15 @@ class Verifier:
         card = inquiry.card
         if card is None:
             return self._from_certificate_slots(_certificate_of(inquiry), as_of)
-        matches = self._index.find_message(
-            self._index_key, card_message(card.insurer_number, card.birth_date, card.symbol_key, card.number_key)
+        matches = self._index.find_card(
+            self._index_key, card.insurer_number, card.birth_date, card.symbol_key, card.number_key
         )
-        for match in matches:
-            if match[3] & AUX_RECORD:
+        if len(matches) == 1:
+            if matches[0][3] & AUX_RECORD:
                 return None
-        return decide_card(matches, branch_code(card.branch), as_of, self._spells_in_memory)
+        elif any(match[3] & AUX_RECORD for match in matches):
+            return None
+        return decide_card(matches, BRANCH_CODES[card.branch], as_of, self._spells_in_memory)
 
     def _from_certificate_slots(self, certificate: CertificateIdentifiers, as_of: int) -> Decision | None:
         matches = self._index.find_message(self._index_key, certificate_message(certificate.issuer, certificate.serial))
@@ -257,7 +259,7 @@ def _decide_card(version: int, people: dict[int, Person], card: CardIdentifiers,
         for spell, q in zip(found.held(number), person.qualifications):  # noqa: B905
             if q.number_key == number_key and q.symbol_key == symbol_key and q.insurer_number == insurer_number:
                 candidates.append(spell)
-    found.decision = decide_card(candidates, branch_code(card.branch), as_of, found.held)
+    found.decision = decide_card(candidates, BRANCH_CODES[card.branch], as_of, found.held)
     return found
 
 

@@ -46,6 +46,7 @@ cdef extern from "probe_walk.h" nogil:
 
 cdef enum:
     ROOM = 64
+    CARD_BYTES = 512
     TRIES_EAGER = 2_000
     TRIES_MAX = 1_000_000
     BUSY = -1

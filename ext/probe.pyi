@@ -104,6 +104,12 @@ class Table:
     def settled_seq(self) -> int:
         """The change up to which the table is whole; -1 while a change is under way."""
 
+    def still(self) -> int:
+        """The visible sequence number if the table is whole at it; -1 while a change is under way.
+
+        If it is the same before and after some finds, they saw that version and no other.
+        """
+
     @property
     def applied_seq(self) -> int:
         """The change up to which nothing has to be applied again; setting it ends what `unsettle` began."""
@@ -127,6 +133,11 @@ class Table:
 
     def find_message(self, key: bytes, message: bytes) -> tuple[tuple[int, int, int, int], ...]:
         """`find` of the message's siphash128, in one call."""
+
+    def find_card(
+        self, key: bytes, insurer_number: str, birth_date: int, symbol_key: str, number_key: str
+    ) -> tuple[tuple[int, int, int, int], ...]:
+        """`find_message` of canon's card_message, in one call. Raises what both raise."""
 
     def find_many(
         self, hashes: NDArray[np.uint64], counts: NDArray[np.uint8], matches: NDArray[np.void]

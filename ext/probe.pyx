@@ -11,7 +11,9 @@ import zlib
 
 import numpy as np
 
-from ext cimport keyhash
+from ext.canon import card_message
+
+from ext cimport canon, keyhash
 
 cnp.import_array()
 
@@ -172,6 +174,16 @@ cdef class Table:
         cdef uint64_t word = probe_load_acquire(&self.view.header.applied_seq)
         return -1 if word & layout.UNSETTLED else word
 
+    def still(self):
+        if probe_load_acquire(&_header(self).retired) and self.follow is not None:
+            return self.follow().still()
+        # What was found before is found before this is read.
+        probe_fence_acquire()
+        cdef uint64_t visible = probe_load_acquire(&self.view.header.visible_seq)
+        if probe_load_acquire(&self.view.header.applied_seq) != visible:
+            return -1
+        return visible
+
     @property
     def applied_seq(self):
         return probe_load_acquire(&_header(self).applied_seq) & ~layout.UNSETTLED
@@ -218,6 +230,23 @@ cdef class Table:
             keyhash.load_little(k), keyhash.load_little(k + 8),
             <const uint8_t *>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), words,
         )
+        return _found(&self.view, words[0], words[1])
+
+    def find_card(self, key, insurer_number, birth_date, symbol_key, number_key):
+        cdef uint8_t message[CARD_BYTES]
+        cdef uint64_t words[2]
+        cdef canon.Card card
+        cdef Py_ssize_t size
+        _sized(key, "key", 16)
+        canon.read_card(&card, insurer_number, birth_date, symbol_key, number_key)
+        if probe_load_acquire(&_header(self).retired) and self.follow is not None:
+            return self.follow().find_card(key, insurer_number, birth_date, symbol_key, number_key)
+        size = canon.card_bytes(&card)
+        if size > CARD_BYTES:
+            return self.find_message(key, card_message(insurer_number, birth_date, symbol_key, number_key))
+        canon.write_card(&card, message)
+        cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
+        keyhash.hash_one(keyhash.load_little(k), keyhash.load_little(k + 8), message, size, words)
         return _found(&self.view, words[0], words[1])
 
     def find_many(self, hashes, counts, matches):

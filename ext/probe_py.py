@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ext.canon_py import card_message
 from ext.keyhash_py import siphash128
 
 FORM_ATOMIC16 = 1
@@ -175,6 +176,12 @@ class Table:
         word = self._live()[_APPLIED_SEQ]
         return -1 if word & _UNSETTLED else word
 
+    def still(self) -> int:
+        if self.retired and self._follow is not None:
+            return self._follow().still()
+        visible, applied = self._live()[_VISIBLE_SEQ], self._live()[_APPLIED_SEQ]
+        return visible if applied == visible else -1
+
     @property
     def applied_seq(self) -> int:
         return self._live()[_APPLIED_SEQ] & ~_UNSETTLED
@@ -209,6 +216,12 @@ class Table:
         if not isinstance(message, bytes):
             raise TypeError("message must be bytes")
         return self.find(siphash128(key, message))
+
+    def find_card(
+        self, key: bytes, insurer_number: str, birth_date: int, symbol_key: str, number_key: str
+    ) -> tuple[_Row, ...]:
+        _check_sized(key, "key", 16)
+        return self.find_message(key, card_message(insurer_number, birth_date, symbol_key, number_key))
 
     def find_many(self, hashes: _Array, counts: _Array, matches: _Array) -> tuple[int, int]:
         _check_hashes(hashes)

@@ -45,7 +45,7 @@ def decide(people: Population, held: Spells, inquiry: Inquiry, today: int) -> De
         if (q.insurer_number, q.symbol_key, q.number_key, one.birth_date)
         == (card.insurer_number, card.symbol_key, card.number_key, card.birth_date)
     ]
-    return rules.decide_card(candidates, rules.branch_code(card.branch), inquiry.as_of, held.__getitem__)
+    return rules.decide_card(candidates, rules.BRANCH_CODES[card.branch], inquiry.as_of, held.__getitem__)
 
 
 def slots_of(people: Population) -> dict[bytes, list[Spell]]:
@@ -104,7 +104,7 @@ def test_slots_decide_as_the_oracle_or_ask_for_the_record(people: Population) ->
             continue
         decision = rules.decide_card(
             candidates,
-            rules.branch_code(card.branch),
+            rules.BRANCH_CODES[card.branch],
             inquiry.as_of,
             lambda person: slots[KEYS.person_hash(person)],
         )

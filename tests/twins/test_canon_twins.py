@@ -29,7 +29,8 @@ OTHERS: st.SearchStrategy[Any] = st.sampled_from(
 
 
 def test_constants_are_the_same() -> None:
-    assert canon.CHARS_MAX == canon_py.CHARS_MAX
+    for name in ("CHARS_MAX", "DAY_FIRST", "DAY_LAST"):
+        assert getattr(canon, name) == getattr(canon_py, name)
 
 
 @given(ASCII | IDENTIFIERS | HOSTILE | OTHERS)
@@ -40,3 +41,39 @@ def test_fold(text: Any) -> None:
 @given(ASCII | IDENTIFIERS | HOSTILE | OTHERS)
 def test_fold_number(text: Any) -> None:
     assert outcome(canon.fold_number, text) == outcome(canon_py.fold_number, text)
+
+
+TEXTS = IDENTIFIERS | HOSTILE | OTHERS | st.text(max_size=600)
+INTEGERS = st.integers(canon.DAY_FIRST - 2, canon.DAY_LAST + 2) | st.integers()
+DAYS: st.SearchStrategy[Any] = INTEGERS | st.sampled_from([None, 1.0, "1", True, False])
+
+
+@given(TEXTS, DAYS, TEXTS, TEXTS)
+def test_card_message(insurer: Any, birth: Any, symbol: Any, number: Any) -> None:
+    ours, theirs = (outcome(module.card_message, insurer, birth, symbol, number) for module in (canon, canon_py))
+    assert ours == theirs
+
+
+@given(DAYS)
+def test_iso_of_day(day: Any) -> None:
+    assert outcome(canon.iso_of_day, day) == outcome(canon_py.iso_of_day, day)
+
+
+DATES = st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", fullmatch=True) | st.builds(
+    "{:04}-{:02}-{:02}".format, st.integers(0, 9999), st.integers(0, 13), st.integers(0, 32)
+)
+
+
+ALMOST = DATES.map(Text) | DATES.map(lambda text: text.replace("-", "/"))
+
+
+@given(DATES | ALMOST | HOSTILE | OTHERS | st.dates().map(str))
+def test_day_of_iso(text: Any) -> None:
+    assert outcome(canon.day_of_iso, text) == outcome(canon_py.day_of_iso, text)
+
+
+def test_every_day_of_the_calendar_there_and_back() -> None:
+    for day in range(canon.DAY_FIRST, canon.DAY_LAST + 1, 1):
+        assert canon.day_of_iso(canon.iso_of_day(day)) == day
+    for day in range(canon.DAY_FIRST, canon.DAY_LAST + 1, 97):
+        assert canon.iso_of_day(day) == canon_py.iso_of_day(day)

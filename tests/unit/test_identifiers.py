@@ -161,7 +161,6 @@ def test_a_refused_my_number_stays_in_no_cache() -> None:
     cached = {
         identifiers._insurer: 1,
         identifiers._institution: 0,
-        identifiers._birth_date: 0,
         identifiers.canonical_branch: 0,
         identifiers.canonical_issuer: 0,
     }

@@ -37,12 +37,12 @@ def test_no_candidates_is_unknown_card() -> None:
 
 def test_other_branch_is_branch_mismatch() -> None:
     held = spells(qualification(branch="01"))
-    assert rules.decide_card(held, rules.branch_code("02"), AS_OF, nobody) == rules.BRANCH_MISMATCH
+    assert rules.decide_card(held, rules.BRANCH_CODES["02"], AS_OF, nobody) == rules.BRANCH_MISMATCH
 
 
 def test_same_branch_is_found() -> None:
     held = spells(qualification(branch="01"))
-    decision = rules.decide_card(held, rules.branch_code("01"), AS_OF, nobody)
+    decision = rules.decide_card(held, rules.BRANCH_CODES["01"], AS_OF, nobody)
     assert (decision.verdict, decision.spell) == (Verdict.VALID, held[0])
 
 
@@ -54,7 +54,7 @@ def test_inquiry_without_branch_fits_every_branch() -> None:
 def test_registration_without_branch_does_not_fit_a_branch() -> None:
     held = spells(qualification(branch=""))
     for branch in ("00", "01", "99"):
-        assert rules.decide_card(held, rules.branch_code(branch), AS_OF, nobody) == rules.BRANCH_MISMATCH
+        assert rules.decide_card(held, rules.BRANCH_CODES[branch], AS_OF, nobody) == rules.BRANCH_MISMATCH
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_two_people_are_ambiguous_whatever_the_dates() -> None:
 
 def test_branch_tells_twins_apart() -> None:
     twins = spells(qualification(branch="02"), person=1) + spells(qualification(branch="03"), person=2)
-    decision = rules.decide_card(twins, rules.branch_code("03"), AS_OF, nobody)
+    decision = rules.decide_card(twins, rules.BRANCH_CODES["03"], AS_OF, nobody)
     assert decision.verdict is Verdict.VALID and decision.spell == twins[1]
 
 
@@ -188,7 +188,7 @@ def test_newer_cover_elsewhere_supersedes_with_the_lost_ones_data_only() -> None
 
 def test_cover_under_another_branch_of_the_same_card_supersedes() -> None:
     held = spells(qualification("2015-04-01", "2020-04-01", branch="02"), qualification("2020-04-01", branch="01"))
-    decision = rules.decide_card(held, rules.branch_code("02"), AS_OF, lambda person: held)
+    decision = rules.decide_card(held, rules.BRANCH_CODES["02"], AS_OF, lambda person: held)
     assert verdict(decision) == (Verdict.SUPERSEDED, Reason.NEWER_QUALIFICATION)
     assert decision.spell == held[0]
 

@@ -24,6 +24,7 @@ LONG_FILES = {
     "engine/ingest/registry.py": 720,
     "engine/store.py": 820,
     "ext/probe.pyx": 1100,
+    "ext/probe_py.py": 620,
     "ext/sheet.pyx": 1020,
 }
 """Files that are over the bound, and how long they may be. Entries get smaller and go; new ones need a reason: each of
