@@ -5,6 +5,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
+from ext.arrays cimport checked_array, writeable_array
+
 import numpy as np
 
 cnp.import_array()
@@ -69,16 +71,14 @@ def siphash128_rows(key, rows, lengths, out, *, form=FORM):
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}")
     cdef int chosen = FORMS.index(form)
-    _array(rows, "rows", cnp.NPY_UINT8, "uint8", 2)
-    _array(lengths, "lengths", cnp.NPY_UINT16, "uint16", 1)
-    _array(out, "out", cnp.NPY_UINT64, "uint64", 2)
+    checked_array(rows, "rows", cnp.NPY_UINT8, "uint8", 2)
+    checked_array(lengths, "lengths", cnp.NPY_UINT16, "uint16", 1)
+    writeable_array(out, "out", cnp.NPY_UINT64, "uint64", 2)
     cdef Py_ssize_t count = cnp.PyArray_DIM(rows, 0), width = cnp.PyArray_DIM(rows, 1)
     if cnp.PyArray_DIM(lengths, 0) != count:
         raise ValueError("lengths must have one element a row")
     if cnp.PyArray_DIM(out, 0) != count or cnp.PyArray_DIM(out, 1) != 2:
         raise ValueError("out must have the shape (rows, 2)")
-    if not cnp.PyArray_ISWRITEABLE(out):
-        raise ValueError("out must be writeable")
     cdef const uint8_t *start = <const uint8_t *>cnp.PyArray_DATA(rows)
     cdef const uint16_t *row_lengths = <const uint16_t *>cnp.PyArray_DATA(lengths)
     cdef uint64_t *target = <uint64_t *>cnp.PyArray_DATA(out)
@@ -129,15 +129,3 @@ cdef inline const uint8_t *_key(key) except NULL:
     if PyBytes_GET_SIZE(key) != 16:
         raise ValueError("key must have 16 bytes")
     return <const uint8_t *>PyBytes_AS_STRING(key)
-
-
-cdef int _array(value, str name, int kind, str kind_name, int dimensions) except -1:
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array, not {type(value).__name__}")
-    if cnp.PyArray_TYPE(value) != kind or not cnp.PyArray_ISNOTSWAPPED(value):
-        raise ValueError(f"{name} must have the dtype {kind_name}")
-    if cnp.PyArray_NDIM(value) != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s)")
-    if not cnp.PyArray_IS_C_CONTIGUOUS(value) or not cnp.PyArray_ISALIGNED(value):
-        raise ValueError(f"{name} must be C-contiguous and aligned")
-    return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ext.arrays_py import checked_array, writeable_array
+
 KEY_BYTES = 16
 FORMS = ("python",)
 FORM = "python"
@@ -39,16 +41,14 @@ def siphash128_rows(
     _check_key(key)
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}")
-    _check_array(rows, "rows", "uint8", 2)
-    _check_array(lengths, "lengths", "uint16", 1)
-    _check_array(out, "out", "uint64", 2)
+    checked_array(rows, "rows", "uint8", 2)
+    checked_array(lengths, "lengths", "uint16", 1)
+    writeable_array(out, "out", "uint64", 2)
     count, width = rows.shape
     if len(lengths) != count:
         raise ValueError("lengths must have one element a row")
     if out.shape != (count, 2):
         raise ValueError("out must have the shape (rows, 2)")
-    if not out.flags.writeable:
-        raise ValueError("out must be writeable")
     if count and int(lengths.max()) > width:
         raise ValueError("a length is more than the width of rows")
     for position in range(count):
@@ -61,17 +61,6 @@ def _check_key(key: object) -> None:
         raise TypeError(f"key must be bytes, not {type(key).__name__}")
     if len(key) != KEY_BYTES:
         raise ValueError("key must have 16 bytes")
-
-
-def _check_array(value: object, name: str, kind: str, dimensions: int) -> None:
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array, not {type(value).__name__}")
-    if value.dtype != kind:
-        raise ValueError(f"{name} must have the dtype {kind}")
-    if value.ndim != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s)")
-    if not value.flags.c_contiguous or not value.flags.aligned:
-        raise ValueError(f"{name} must be C-contiguous and aligned")
 
 
 def _hash(key: bytes, message: bytes) -> bytes:

@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 
+from ext.arrays cimport checked_array, writeable_array
 from ext.canon import card_message
 
 from ext cimport canon, keyhash
@@ -266,8 +267,8 @@ cdef class Table:
 
     def find_many_rows(self, key, rows, lengths, counts, matches):
         _sized(key, "key", 16)
-        _array(rows, "rows", cnp.NPY_UINT8, "uint8", 2)
-        _array(lengths, "lengths", cnp.NPY_UINT16, "uint16", 1)
+        checked_array(rows, "rows", cnp.NPY_UINT8, "uint8", 2)
+        checked_array(lengths, "lengths", cnp.NPY_UINT16, "uint16", 1)
         cdef Py_ssize_t n = cnp.PyArray_DIM(rows, 0), width = cnp.PyArray_DIM(rows, 1), done = 0, used
         if cnp.PyArray_DIM(lengths, 0) != n:
             raise ValueError("lengths must have one element a row")
@@ -335,9 +336,9 @@ cdef class Table:
 
     def contains_many(self, persons, entries, missing=None):
         if missing is not None:
-            _array(missing, "missing", cnp.NPY_UINT8, "uint8", 1)
-            if cnp.PyArray_DIM(missing, 0) != len(persons) or not cnp.PyArray_ISWRITEABLE(missing):
-                raise ValueError("missing must be writeable and have one element an entry")
+            writeable_array(missing, "missing", cnp.NPY_UINT8, "uint8", 1)
+            if cnp.PyArray_DIM(missing, 0) != len(persons):
+                raise ValueError("missing must have one element an entry")
         return _apply(self, persons, entries, CONTAINS, missing)
 
     def sweep(self):
@@ -464,29 +465,17 @@ cdef uint64_t _aux(aux) except? 0:
     return word
 
 
-cdef int _array(value, str name, int kind, str kind_name, int dimensions) except -1:
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array")
-    if cnp.PyArray_TYPE(value) != kind or not cnp.PyArray_ISNOTSWAPPED(value):
-        raise ValueError(f"{name} must have the dtype {kind_name}")
-    if cnp.PyArray_NDIM(value) != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s)")
-    if not cnp.PyArray_IS_C_CONTIGUOUS(value) or not cnp.PyArray_ISALIGNED(value):
-        raise ValueError(f"{name} must be C-contiguous and aligned")
-    return 0
-
-
 cdef Py_ssize_t _hashes(hashes) except -1:
-    _array(hashes, "hashes", cnp.NPY_UINT64, "uint64", 2)
+    checked_array(hashes, "hashes", cnp.NPY_UINT64, "uint64", 2)
     if cnp.PyArray_DIM(hashes, 1) != 2:
         raise ValueError("hashes must have the shape (n, 2)")
     return cnp.PyArray_DIM(hashes, 0)
 
 
 cdef Py_ssize_t _outputs(counts, matches, Py_ssize_t n) except -1:
-    _array(counts, "counts", cnp.NPY_UINT8, "uint8", 1)
-    if cnp.PyArray_DIM(counts, 0) != n or not cnp.PyArray_ISWRITEABLE(counts):
-        raise ValueError("counts must be writeable and have one element a key")
+    writeable_array(counts, "counts", cnp.NPY_UINT8, "uint8", 1)
+    if cnp.PyArray_DIM(counts, 0) != n:
+        raise ValueError("counts must have one element a key")
     if not isinstance(matches, np.ndarray):
         raise TypeError("matches must be a numpy array")
     if matches.dtype != MATCH_DTYPE or matches.ndim != 1:
@@ -510,6 +499,10 @@ cdef int _fail(int result) except -1:
 
 cdef tuple _found(const View *view, uint64_t lo, uint64_t hi):
     cdef Match found[ROOM]
+    # Both lines at once: about every eighth key is not in its home line, and would wait for memory twice.
+    cdef uint64_t home = probe_scale(lo, view.line_count)
+    probe_prefetch(&view.lines[home])
+    probe_prefetch(&view.lines[_next(view, home, lo & 3)])
     cdef int count = _find(view, lo, hi, found), position
     if count == 0:
         return ()
@@ -532,7 +525,7 @@ cdef _apply(Table table, persons, entries, int operation, missing=None):
         _header(table)
     else:
         _writable_header(table)
-    _array(persons, "persons", cnp.NPY_UINT32, "uint32", 1)
+    checked_array(persons, "persons", cnp.NPY_UINT32, "uint32", 1)
     cdef Py_ssize_t n = cnp.PyArray_DIM(persons, 0)
     cdef const uint32_t *numbers = <const uint32_t *>cnp.PyArray_DATA(persons)
     cdef uint8_t *flags = NULL if missing is None else <uint8_t *>cnp.PyArray_DATA(missing)

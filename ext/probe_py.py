@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ext.arrays_py import checked_array, writeable_array
 from ext.canon_py import card_message
 from ext.keyhash_py import siphash128
 
@@ -242,8 +243,8 @@ class Table:
         self, key: bytes, rows: _Array, lengths: _Array, counts: _Array, matches: _Array
     ) -> tuple[int, int]:
         _check_sized(key, "key", 16)
-        _check_array(rows, "rows", "uint8", 2)
-        _check_array(lengths, "lengths", "uint16", 1)
+        checked_array(rows, "rows", "uint8", 2)
+        checked_array(lengths, "lengths", "uint16", 1)
         if len(lengths) != len(rows):
             raise ValueError("lengths must have one element a row")
         _check_outputs(counts, matches, len(rows))
@@ -303,9 +304,9 @@ class Table:
 
     def contains_many(self, persons: _Array, entries: Any, missing: _Array | None = None) -> int:
         if missing is not None:
-            _check_array(missing, "missing", "uint8", 1)
-            if len(missing) != len(persons) or not missing.flags.writeable:
-                raise ValueError("missing must be writeable and have one element an entry")
+            writeable_array(missing, "missing", "uint8", 1)
+            if len(missing) != len(persons):
+                raise ValueError("missing must have one element an entry")
 
         def look(lo: int, hi: int, aux: int, w1: int, row: int) -> bool:
             there = self._locate(lo, hi, aux, w1)[0] is not None
@@ -490,7 +491,7 @@ class Table:
             self._writable()
         else:
             self._live()
-        _check_array(persons, "persons", "uint32", 1)
+        checked_array(persons, "persons", "uint32", 1)
         packed = memoryview(entries).cast("B")
         if len(packed) != len(persons) * ENTRY_BYTES:
             raise ValueError(f"entries must have {ENTRY_BYTES} bytes for each person")
@@ -581,28 +582,15 @@ def _aux_word(aux: int) -> int:
     return aux
 
 
-def _check_array(value: object, name: str, dtype: str, dimensions: int) -> None:
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array")
-    if value.dtype != np.dtype(dtype):
-        raise ValueError(f"{name} must have the dtype {dtype}")
-    if value.ndim != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s)")
-    if not value.flags.c_contiguous or not value.flags.aligned:
-        raise ValueError(f"{name} must be C-contiguous and aligned")
-
-
 def _check_hashes(hashes: _Array) -> None:
-    _check_array(hashes, "hashes", "uint64", 2)
+    checked_array(hashes, "hashes", "uint64", 2)
     if hashes.shape[1] != 2:
         raise ValueError("hashes must have the shape (n, 2)")
 
 
 def _check_outputs(counts: object, matches: object, n: int) -> None:
-    _check_array(counts, "counts", "uint8", 1)
-    assert isinstance(counts, np.ndarray)
-    if len(counts) != n or not counts.flags.writeable:
-        raise ValueError("counts must be writeable and have one element a key")
+    if len(writeable_array(counts, "counts", "uint8", 1)) != n:
+        raise ValueError("counts must have one element a key")
     if not isinstance(matches, np.ndarray):
         raise TypeError("matches must be a numpy array")
     if matches.dtype != MATCH_DTYPE or matches.ndim != 1:

@@ -48,11 +48,15 @@ __attribute__((target("avx512f,bmi,bmi2"))) static inline unsigned probe_line_ma
 }
 
 #define PROBE_WALK_NAME probe_walk_avx2
+#define PROBE_WALK_SEEN probe_seen_avx2
+#define PROBE_WALK_LOOK probe_look_avx2
 #define PROBE_WALK_TARGET __attribute__((target("avx2,bmi,bmi2")))
 #define PROBE_WALK_MASK probe_line_mask_avx2
 #include "probe_walk_body.h"
 
 #define PROBE_WALK_NAME probe_walk_avx512
+#define PROBE_WALK_SEEN probe_seen_avx512
+#define PROBE_WALK_LOOK probe_look_avx512
 #define PROBE_WALK_TARGET __attribute__((target("avx512f,bmi,bmi2")))
 #define PROBE_WALK_MASK probe_line_mask_avx512
 #include "probe_walk_body.h"

@@ -4,10 +4,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from ext.arrays cimport writeable_array
+
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
-
-import numpy as np
 
 cnp.import_array()
 
@@ -306,8 +306,8 @@ cdef object _read(Plan plan, data, start, numbers, people, people_start, message
         raise TypeError(f"data must be bytes, not {type(data).__name__}")
     size = PyBytes_GET_SIZE(data)
     begin = _integer(start, "start", 0, size)
-    _array(numbers, "numbers", cnp.NPY_INT64, "int64", 2)
-    _array(people, "people", cnp.NPY_UINT8, "uint8", 1)
+    writeable_array(numbers, "numbers", cnp.NPY_INT64, "int64", 2)
+    writeable_array(people, "people", cnp.NPY_UINT8, "uint8", 1)
     room = cnp.PyArray_DIM(people, 0)
     used = _integer(people_start, "people_start", 0, room)
     capacity = cnp.PyArray_DIM(numbers, 0)
@@ -316,8 +316,8 @@ cdef object _read(Plan plan, data, start, numbers, people, people_start, message
     _count(messages, "messages", plan.message_count, plan.message_count)
     for kind, pair in enumerate(messages):
         rows, lengths = _parts(pair, "a kind of message", 2)
-        _array(rows, "messages", cnp.NPY_UINT8, "uint8", 2)
-        _array(lengths, "lengths", cnp.NPY_UINT16, "uint16", 1)
+        writeable_array(rows, "messages", cnp.NPY_UINT8, "uint8", 2)
+        writeable_array(lengths, "lengths", cnp.NPY_UINT16, "uint16", 1)
         if cnp.PyArray_DIM(rows, 0) < capacity or cnp.PyArray_DIM(lengths, 0) < capacity:
             raise ValueError("messages must have room for every row")
         out[kind].rows, out[kind].lengths = <uint8_t *>cnp.PyArray_DATA(rows), <uint16_t *>cnp.PyArray_DATA(lengths)
@@ -945,20 +945,6 @@ cdef void _put_integer(Writer *writer, int64_t number) noexcept nogil:
 
 
 # --- arrays and tables -------------------------------------------------------------------------------------
-
-
-cdef int _array(value, str name, int kind, str kind_name, int dimensions) except -1:
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array, not {type(value).__name__}")
-    if cnp.PyArray_TYPE(value) != kind or not cnp.PyArray_ISNOTSWAPPED(value):
-        raise ValueError(f"{name} must have the dtype {kind_name}")
-    if cnp.PyArray_NDIM(value) != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s)")
-    if not cnp.PyArray_IS_C_CONTIGUOUS(value) or not cnp.PyArray_ISALIGNED(value):
-        raise ValueError(f"{name} must be C-contiguous and aligned")
-    if not cnp.PyArray_ISWRITEABLE(value):
-        raise ValueError(f"{name} must be writeable")
-    return 0
 
 
 cdef void _add(int first, int last, int kind) noexcept:

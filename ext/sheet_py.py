@@ -11,6 +11,8 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from ext.arrays_py import writeable_array
+
 TEXT, KANA, IDENTIFIER, NUMBER, LINK, SERIAL, DATE, POSTCODE, RATIO, BRANCH, CODE, KNOWN = range(1, 13)
 LITERAL, PACKED, RAW, DECIMAL, KEY_PACKED, KEY_RAW, UNLESS = range(1, 8)
 VALUE, FILLED = range(2)
@@ -514,29 +516,16 @@ def _checked(plan: Plan, data: Any, start: Any, numbers: Any, people: Any, peopl
     if not isinstance(data, bytes):
         raise TypeError(f"data must be bytes, not {type(data).__name__}")
     _integer(start, "start", 0, len(data))
-    _array(numbers, "numbers", "int64", 2)
-    _array(people, "people", "uint8", 1)
+    writeable_array(numbers, "numbers", "int64", 2)
+    writeable_array(people, "people", "uint8", 1)
     used = _integer(people_start, "people_start", 0, len(people))
     if numbers.shape[1] != HEAD_NUMBERS + len(plan._numbers):
         raise ValueError("numbers must have a column for each number of the plan")
     _count(messages, "messages", len(plan._programs) - 1, len(plan._programs) - 1)
     for pair in messages:
         rows, lengths = _parts(pair, "a kind of message", 2)
-        _array(rows, "messages", "uint8", 2)
-        _array(lengths, "lengths", "uint16", 1)
+        writeable_array(rows, "messages", "uint8", 2)
+        writeable_array(lengths, "lengths", "uint16", 1)
         if len(rows) < len(numbers) or len(lengths) < len(numbers):
             raise ValueError("messages must have room for every row")
     return used
-
-
-def _array(value: object, name: str, kind: str, dimensions: int) -> None:
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array, not {type(value).__name__}")
-    if value.dtype != kind:
-        raise ValueError(f"{name} must have the dtype {kind}")
-    if value.ndim != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s)")
-    if not value.flags.c_contiguous or not value.flags.aligned:
-        raise ValueError(f"{name} must be C-contiguous and aligned")
-    if not value.flags.writeable:
-        raise ValueError(f"{name} must be writeable")

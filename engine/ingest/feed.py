@@ -14,7 +14,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -69,24 +69,17 @@ def read(
     Raises: FeedHeaderError, FeedEncodingError, FeedTruncatedError, BodyTooLargeError (a line over
         FEED_LINE_BYTES_MAX), all while iterating: the chunks given before are then void.
     """
-    if isinstance(source, Path):
-        with source.open("rb", buffering=0) as file:
-            yield from read(
-                file,
-                format=format,
-                encoding=encoding,
-                insurer=insurer,
-                policy=policy,
-                exempt_12_digits=exempt_12_digits,
-                known_insurer=known_insurer,
-                rows_per_chunk=rows_per_chunk,
-            )
-        return
-    lines = LineBlocks(source, encoding)
-    blocks = CsvReader(lines).blocks() if format == "csv" else NdjsonReader(lines).blocks()
     rules = Rules.of(insurer, policy, exempt_12_digits, known_insurer)
     most = limits.FEED_ROWS_PER_CHUNK
-    yield from _chunks(blocks, BlockChecker(rules), lines, min(rows_per_chunk or most, most))
+    with opened(source) as stream:
+        lines = LineBlocks(stream, encoding)
+        blocks = CsvReader(lines).blocks() if format == "csv" else NdjsonReader(lines).blocks()
+        yield from _chunks(blocks, BlockChecker(rules), lines, min(rows_per_chunk or most, most))
+
+
+def opened(source: Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """The stream of a feed: the file's own, closed at the end, or the caller's, left open."""
+    return source.open("rb", buffering=0) if isinstance(source, Path) else nullcontext(source)
 
 
 def decode_operations(

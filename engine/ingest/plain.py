@@ -84,27 +84,15 @@ def stage(
     known_insurer: Callable[[str], bool] | None = None,
 ) -> Iterator[StagedChunk]:
     """Read a feed as `feed.read` does, with the same errors, and stage its rows as `bulk.stage_rows` does."""
-    if isinstance(source, Path):
-        with source.open("rb", buffering=0) as file:
-            yield from stage(
-                file,
-                keys,
-                format=format,
-                encoding=encoding,
-                insurer=insurer,
-                policy=policy,
-                exempt_12_digits=exempt_12_digits,
-                known_insurer=known_insurer,
-            )
-        return
-    lines = feed.LineBlocks(source, encoding, BLOCK_BYTES)
     checker = BlockChecker(Rules.of(insurer, policy, exempt_12_digits, known_insurer))
-    if format == "csv":
-        yield from _CsvStager(keys, checker, lines).chunks()
-    else:
-        stager = _Stager(keys, checker, lines)
-        yield from stager.chunks_of(feed.NdjsonReader(lines).blocks())
-        yield from stager.rest()
+    with feed.opened(source) as stream:
+        lines = feed.LineBlocks(stream, encoding, BLOCK_BYTES)
+        if format == "csv":
+            yield from _CsvStager(keys, checker, lines).chunks()
+        else:
+            stager = _Stager(keys, checker, lines)
+            yield from stager.chunks_of(feed.NdjsonReader(lines).blocks())
+            yield from stager.rest()
 
 
 class _Stager:

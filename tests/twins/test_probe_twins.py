@@ -97,7 +97,8 @@ def test_both_have_the_same_members() -> None:
         return {name for name in vars(owner) if not name.startswith("_")}
 
     imported = {"annotations", "np", "zlib", "threading", "Any", "Callable", "Iterator", "NDArray", "NoReturn"}
-    imported |= {"Literal", "contextmanager", "nullcontext", "siphash128", "keyhash", "layout"}
+    imported |= {"Literal", "contextmanager", "nullcontext", "siphash128", "keyhash", "layout", "checked_array"}
+    imported |= {"writeable_array"}
     assert public(probe) - imported == public(probe_py) - imported
     assert public(probe.Table) == public(probe_py.Table) | {"form", "lines", "writable"}
 
