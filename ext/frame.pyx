@@ -308,7 +308,9 @@ cdef bint _distinct(const Walk *walk) noexcept nogil:
                 return False
             follows = _skip_blanks(walk, offset)
             if depth and first[depth - 1] >= 0 and follows < walk.limit and walk.text[follows] == c":":
-                if count == 256 or not _is_new(walk.text, start, offset - start, first[depth - 1], count, starts, lengths):
+                if count == 256:
+                    return False
+                if not _is_new(walk.text, start, offset - start, first[depth - 1], count, starts, lengths):
                     return False
                 starts[count], lengths[count] = start, offset - start
                 count += 1
