@@ -21,8 +21,8 @@ FLAGS = {
     "release": (["-O3", "-g1", "-fno-plt"], []),
     "debug": (["-O0", "-g3"], []),
     "asan": (
-        ["-O1", "-g3", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"],
-        ["-fsanitize=address,undefined"],
+        ["-O1", "-g3", SANITIZERS, "-fno-omit-frame-pointer"],
+        [SANITIZERS],
     ),
     "trace": (["-O1", "-g3", "-DCYTHON_TRACE_NOGIL=1"], []),
 }

@@ -11,6 +11,7 @@ in operations; after `close` nothing new is taken and everything taken is finish
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ RETRY_IMPORT_MS: Final = 10_000
 _GROUP_OPERATIONS_MAX: Final = 2_000
 """Operations in one transaction: long enough to share a sync well, short enough that the first caller is not kept."""
 
+_log: Final = logging.getLogger("shikaku.registry")
 _Result = TypeVar("_Result")
 
 
@@ -225,7 +227,7 @@ class Commits:
             try:
                 result = item.run()
             finally:
-                item.done()
+                _let_go(item)
         except BaseException as error:
             self._fail([item], error)
         else:
@@ -245,10 +247,22 @@ class Commits:
             _call_loop(loop, _settle, settled)
 
     def _fail(self, items: Sequence[_Delta | _Work], error: BaseException) -> None:
+        told = error
+        if isinstance(error, StopIteration) or not isinstance(error, Exception):
+            # A future does not take these, and its caller would wait for ever.
+            told = RuntimeError(type(error).__name__)
         for item in items:
-            _call_loop(item.loop, _settle, [(item.future, error)])
+            _call_loop(item.loop, _settle, [(item.future, told)])
         if self.on_fatal is not None:
             self.on_fatal(error)
+
+
+def _let_go(item: _Work) -> None:
+    """Let go of what the work held. A failure of that is no failure of the work, which is done."""
+    try:
+        item.done()
+    except OSError as error:
+        _log.warning("an upload could not be thrown away: %s", type(error).__name__)
 
 
 def _nothing() -> None:

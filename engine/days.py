@@ -47,16 +47,6 @@ format_iso = canon.iso_of_day
 """`YYYY-MM-DD` of a day number."""
 
 
-def format_compact(day: int) -> str:
-    """`YYYYMMDD` of a day number."""
-    return format_iso(day).replace("-", "")
-
-
-def of_date(value: date) -> int:
-    """Day number of a `datetime.date`."""
-    return value.toordinal() - EPOCH_ORDINAL
-
-
 @lru_cache(maxsize=50_000)
 def add_months(day: int, months: int) -> int:
     """The same day of the month, `months` later (or earlier); the month's last day where it is shorter."""

@@ -87,16 +87,6 @@ def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     fsync_directory(path.parent)
 
 
-def replace(source: Path, target: Path) -> None:
-    """Rename `source`, whose bytes are synced already, to `target`. Durable on return."""
-    # rename(source, target), fsync(dir of target), fsync(dir of source if it is another)
-    with _explained(f"renaming {source.name}"):
-        os.rename(source, target)
-    fsync_directory(target.parent)
-    if source.parent != target.parent:
-        fsync_directory(source.parent)
-
-
 def sync_file(path: Path) -> None:
     """fsync a file that something else wrote (LMDB's copy, for one)."""
     with _explained(f"syncing {path.name}"):

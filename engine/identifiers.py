@@ -310,11 +310,6 @@ def refuse_my_number(text: str, field: str) -> None:
         raise _my_number(field)
 
 
-def redacted(text: str) -> str:
-    """What may be shown of an identifier: how long it is and whether it is all digits."""
-    return f"<{len(text)} {'digits' if text.isascii() and text.isdigit() else 'characters'}>"
-
-
 def _my_number(field: str) -> MyNumberError:
     return MyNumberError("a My Number (個人番号) must not be sent; it was neither kept nor logged", field=field)
 

@@ -5,7 +5,7 @@ A directory holds `CURRENT`, which names the segment in use, and the segments `i
 - A segment is complete before `CURRENT` names it; then the old one is marked RETIRED; then its file is unlinked.
   Readers look at that mark before every search and move on by themselves; what they had mapped stays readable.
 - Within a change: new entries are in before the visible sequence number moves, old ones go after it. While a change
-  is under way, `settled_version` is -1, so that a verdict from memory is not taken from half of it.
+  is under way, `still()` is -1, so that a verdict from memory is not taken from half of it.
 - `data_version` of the writer is the change up to which the table is whole: what recovery has to go on from.
 - A writer holds the lock of its directory for its life, so that two stores with one directory cannot mix.
 """
@@ -121,14 +121,6 @@ class IndexReader:
     def data_version(self) -> int:
         """The visible sequence number, as of now."""
         return self._table.visible_seq
-
-    @property
-    def settled_version(self) -> int:
-        """The change up to which the table is whole; -1 while one is under way.
-
-        If it equals `data_version` before some finds and is the same after them, they saw that version and no other.
-        """
-        return self._table.settled_seq
 
     @property
     def insurers_version(self) -> int:
@@ -256,7 +248,7 @@ class IndexWriter:
             segment.collapse()
             table.insurers_version = _new_insurers_version()
             if publish:
-                _publish_generation(directory, segment)
+                _publish_generation(directory, segment, table)
             return cls(directory, lock, segment, table, spool_dir)
 
     @classmethod
@@ -274,12 +266,10 @@ class IndexWriter:
 
     @property
     def data_version(self) -> int:
-        """The change up to which the table is whole. Readers see a later one only if a publication was cut short."""
-        return self._table.applied_seq
+        """The change up to which the table is whole; recovery applies what comes after it again.
 
-    @property
-    def applied_seq(self) -> int:
-        """The same, by the name that recovery uses: changes after it are applied again."""
+        Readers see a later one only if a publication was cut short.
+        """
         return self._table.applied_seq
 
     @property
@@ -370,6 +360,9 @@ class IndexWriter:
         for persons, entries in _batches(added):
             table.unsettle()
             changes += _insert(table, persons, entries)
+        if table.provisional_count == 0:
+            # Nothing is left that a new generation would have to be given, so a full disk cannot hold up the rest.
+            self._forget()
         if insurers_changed:
             table.insurers_version += 1
         # Readers see the change from here on.
@@ -382,8 +375,6 @@ class IndexWriter:
         unchanged = changes == 0 and table.provisional_count == provisional
         if seq > before or (was_settled and unchanged):
             table.applied_seq = max(seq, before)
-        if table.provisional_count == 0:
-            self._forget()
 
     def reserve(self, extra_keys: int, entries: Callable[[], Iterable[Batch]]) -> bool:
         """Make room for so many more entries, in a new generation if the load would pass LOAD_MAX.
@@ -479,7 +470,7 @@ class IndexWriter:
                 table.applied_seq = applied
                 table.sweep()
                 if publish:
-                    _publish_generation(directory, segment)
+                    _publish_generation(directory, segment, table)
                 return cls(directory, lock, segment, table, spool_dir)
 
     def announce(self) -> None:
@@ -488,7 +479,7 @@ class IndexWriter:
         with suppress(FileNotFoundError):
             if (self._directory / CURRENT).read_bytes() == name:
                 return
-        _publish_generation(self._directory, self._segment)
+        _publish_generation(self._directory, self._segment, None)
 
     def close(self) -> None:
         """Unmap; the table stays for the readers and the next writer."""
@@ -512,7 +503,7 @@ class IndexWriter:
         # What was built from everything does not go on with a change that was under way in the old one.
         if (old.settled_seq == -1 and not whole) or table.visible_seq != seq:
             table.unsettle()
-        _publish_generation(self._directory, segment)
+        _publish_generation(self._directory, segment, table)
         old.retire()
         self._table, self._segment = table, segment
 
@@ -687,10 +678,26 @@ def _new_generation(
     return segment, probe.Table(segment.buffer, writable=True, provisional=True)
 
 
-def _publish_generation(directory: Path, segment: shm.Segment) -> None:
-    durable.write_atomic(directory / CURRENT, segment.path.name.encode() + b"\n", mode=0o600)
-    # New readers attach to it from here on; those of older ones are told.
-    _remove_other_segments(directory, segment.path.name)
+def _publish_generation(directory: Path, segment: shm.Segment, table: probe.Table | None) -> None:
+    """Name a generation as the current one. If that fails it is thrown away, with its table, so that none pile up."""
+    name = segment.path.name
+    try:
+        durable.write_atomic(directory / CURRENT, name.encode() + b"\n", mode=0o600)
+    except BaseException:
+        if not _is_current(directory, name):
+            if table is not None:
+                _discard(segment, table)
+            raise
+        # It is named; that this may not outlast a power cut is no loss, because the segment does not either.
+    # New readers attach to it from here on; those of older ones are told. What cannot be cleared away now, will be.
+    with suppress(OSError):
+        _remove_other_segments(directory, name)
+
+
+def _is_current(directory: Path, name: str) -> bool:
+    with suppress(FileNotFoundError, IndexCorruptError):
+        return _current_name(directory) == name
+    return False
 
 
 def _remove_other_segments(directory: Path, current: str) -> None:

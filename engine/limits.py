@@ -38,7 +38,8 @@ FEED_ROWS_PER_CHUNK: Final = 10_000
 """Rows parsed, staged and committed together: what bounds the memory of an import."""
 FEED_BYTES_MAX: Final = 64 * 1024**3
 """An uploaded file, and what one may take of the disk: 500 bytes for each of 125 million people fit."""
-FEED_LINE_BYTES_MAX: Final = 64 * 1024
+FEED_LINE_BYTES_MAX: Final = 32 * 1024
+"""A row with every column at its longest has 12 KiB; what is longer is no row, and would only keep others waiting."""
 FEED_ERRORS_MAX: Final = 1_000
 """Errors listed in a report; the rest are counted."""
 BODY_BYTES_PER_SECOND_MIN: Final = 256 * 1024

@@ -90,7 +90,11 @@ def _load(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter | None:
         )
     except (IndexCorruptError, KeyMismatchError, FileNotFoundError):
         return None
-    return _of_this_history(store, index)
+    if _of_this_history(store, index) is None:
+        # Nor must it be taken for ours later, when the store has got as far as it.
+        config.snapshot_file.unlink(missing_ok=True)
+        return None
+    return index
 
 
 def _of_this_history(store: StoreWriter, index: IndexWriter) -> IndexWriter | None:

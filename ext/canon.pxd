@@ -6,6 +6,19 @@ from libc.stdint cimport uint8_t
 cdef Py_ssize_t fold_ascii(const uint8_t *source, Py_ssize_t length, bint number, uint8_t *target) noexcept nogil
 
 
+cdef enum:
+    ISO_CHARS = 10
+    # Of 0001-01-01 and 9999-12-31, with 1920-01-01 as day 0; and what is no day.
+    FIRST_DAY = -700899
+    LAST_DAY = 2951159
+    NO_DATE = -1000000
+
+# The day number of ISO_CHARS bytes, or NO_DATE if they are not `YYYY-MM-DD` of a date in the calendar.
+cdef int read_iso(const uint8_t *letters) noexcept nogil
+# Writes ISO_CHARS bytes; `day` must lie between FIRST_DAY and LAST_DAY.
+cdef void write_iso(int day, uint8_t *letters) noexcept nogil
+
+
 # A card whose texts were checked; it points into them.
 cdef struct Card:
     const char *insurer

@@ -19,9 +19,7 @@ cdef enum:
     REFUSED = 1
     BYTES_MAX = 64
 
-    # Of 0001-01-01 and 9999-12-31, with 1920-01-01 as day 0; and days from 0000-03-01 to day 0.
-    FIRST_DAY = -700899
-    LAST_DAY = 2951159
+    # Days from 0000-03-01 to day 0, which is 1920-01-01.
     ERA_DAYS = 146097
     TO_DAY_0 = 701205
 
@@ -146,25 +144,29 @@ cdef Py_ssize_t _decimal(int number, uint8_t *target) noexcept nogil:
 
 
 def day_of_iso(text):
-    cdef const uint8_t *letters
-    cdef int position, year, month, day
+    cdef int day
     if not isinstance(text, str):
         raise TypeError(f"text must be str, not {type(text).__name__}")
     if not PyUnicode_CheckExact(text):
         text = str.__str__(text)
-    if PyUnicode_GET_LENGTH(text) != 10 or not PyUnicode_IS_COMPACT_ASCII(text):
+    if PyUnicode_GET_LENGTH(text) != ISO_CHARS or not PyUnicode_IS_COMPACT_ASCII(text):
         return None
-    letters = <const uint8_t *>PyUnicode_DATA(text)
-    for position in range(10):
+    day = read_iso(<const uint8_t *>PyUnicode_DATA(text))
+    return None if day == NO_DATE else day
+
+
+cdef int read_iso(const uint8_t *letters) noexcept nogil:
+    cdef int position, year, month, day
+    for position in range(ISO_CHARS):
         if (position == 4 or position == 7) != (letters[position] == c"-"):
-            return None
+            return NO_DATE
         if position != 4 and position != 7 and not c"0" <= letters[position] <= c"9":
-            return None
+            return NO_DATE
     year = 1000 * letters[0] + 100 * letters[1] + 10 * letters[2] + letters[3] - 1111 * c"0"
     month = 10 * letters[5] + letters[6] - 11 * c"0"
     day = 10 * letters[8] + letters[9] - 11 * c"0"
     if year < 1 or not 1 <= month <= 12 or not 1 <= day <= _month_days(year, month):
-        return None
+        return NO_DATE
     # Years begin in March here, so that the day that is sometimes missing is their last.
     if month <= 2:
         year -= 1
@@ -176,13 +178,17 @@ def day_of_iso(text):
 
 
 def iso_of_day(day):
-    cdef int left, era, year, month
-    cdef uint8_t *letters
     if not isinstance(day, int):
         raise TypeError("day must be an integer")
     if not FIRST_DAY <= day <= LAST_DAY:
         raise ValueError(f"day must be from {FIRST_DAY} to {LAST_DAY}")
-    left = <int>day + TO_DAY_0
+    text = PyUnicode_New(ISO_CHARS, 127)
+    write_iso(day, <uint8_t *>PyUnicode_DATA(text))
+    return text
+
+
+cdef void write_iso(int day, uint8_t *letters) noexcept nogil:
+    cdef int left = day + TO_DAY_0, era, year, month
     era = left // ERA_DAYS
     left %= ERA_DAYS
     year = (left - left // 1460 + left // 36524 - left // (ERA_DAYS - 1)) // 365
@@ -191,15 +197,12 @@ def iso_of_day(day):
     left -= (153 * month + 2) // 5
     year += 400 * era + (month >= 10)
     month += 3 if month < 10 else -9
-    text = PyUnicode_New(10, 127)
-    letters = <uint8_t *>PyUnicode_DATA(text)
     _two_digits(letters, year // 100)
     _two_digits(letters + 2, year % 100)
     letters[4] = c"-"
     _two_digits(letters + 5, month)
     letters[7] = c"-"
     _two_digits(letters + 8, left + 1)
-    return text
 
 
 cdef inline void _two_digits(uint8_t *target, int number) noexcept nogil:

@@ -71,7 +71,7 @@ class Table:
         Args:
             provisional: finds return entries that are provisional too.
             walk: one of WALKS (for tests); form VERSIONED is always walked plainly.
-            follow: called by `find` and `find_message` when the table is retired; they go on in what it returns.
+            follow: called when the table is retired; finds and the numbers of the header go on in what it returns.
         Raises: TableError.
         """
 

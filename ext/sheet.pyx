@@ -144,6 +144,7 @@ cdef class Plan:
     cdef int marked_number
     cdef StepPlan[MOST_STEPS] steps
     cdef int step_count
+    cdef bint made
     cdef bint busy
     # Where the steps of the record (0) and of each kind of message (1...) begin; one more for their end.
     cdef int[MOST_MESSAGES + 2] programs
@@ -161,6 +162,9 @@ cdef class Plan:
     cdef uint8_t[SCRATCH_BYTES] scratch
 
     def __init__(self, cells, width, op, groups, periods, marked, record, messages, numbers):
+        if self.made:
+            raise ValueError("a plan is made once")
+        self.made = True
         self.kept, self.resolvers, self.memos, self.last_texts, self.last_found = [], [], [], [], []
         self.code_count = self.step_count = 0
         self.busy = False

@@ -79,6 +79,8 @@ class Plan:
         messages: Sequence[Sequence[Step]],
         numbers: Sequence[tuple[int, int]],
     ) -> None:
+        if hasattr(self, "_cells"):
+            raise ValueError("a plan is made once")
         self._cells: list[Cell] = []
         self._memos: dict[int, dict[bytes, _Value]] = {}
         self._last: dict[int, tuple[bytes, _Value]] = {}

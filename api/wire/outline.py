@@ -88,9 +88,9 @@ class Outline:
     def _require(self, bracket: bytes, expected: str, field: str | None) -> None:
         """Tell a value of another type from one that is none."""
         begin = _BLANKS.match(self.body, self._offset)
-        first = self.body[begin.end() : begin.end() + 1] if begin else b""
+        first = bytes(self.body[begin.end() : begin.end() + 1]) if begin else b""
         if first != bracket and first in _TYPES:
-            raise WrongTypeError(f"expected {expected}, got {_TYPES[bytes(first)]}", field=field)
+            raise WrongTypeError(f"expected {expected}, got {_TYPES[first]}", field=field)
 
     def _next_name(self) -> str | None:
         name, self._offset = frame.next_member(self.body, self._offset, _OUTLINE_BYTES_MAX)

@@ -36,7 +36,8 @@ BLOCK_BYTES: Final = 64 * 1024
 PEOPLE_BYTES: Final = 8 * 1024 * 1024
 """Room for the records of a chunk; a chunk ends when three quarters of it are used."""
 ODD_ROWS_MAX: Final = 2_000
-"""Odd lines that are gathered before they are checked."""
+ODD_CHARS_MAX: Final = 256 * 1024
+"""Odd lines, and characters in them, that are gathered before they are checked."""
 ROWS_AT_A_TIME: Final = 500
 """Rows of the careful way that are staged together: they stay in the processor's cache until then."""
 MESSAGE_BYTES: Final = (192, 320, 64)
@@ -155,6 +156,7 @@ class _CsvStager(_Stager):
         super().__init__(keys, checker, lines)
         self.reader = feed.CsvReader(lines)
         self.odd: list[str] = []
+        self.odd_chars = 0
         self.odd_numbers: list[int] = []
         self.taken = self.used = 0
         self.counts = [0, 0, 0]
@@ -212,6 +214,7 @@ class _CsvStager(_Stager):
                 # The careful reader says in which row.
                 return at
             self.odd.append(text)
+            self.odd_chars += len(text)
             self.odd_numbers += [self.reader.count + 1 + position for position, _, _ in odd]
         numbers[:taken, 0] += self.reader.count + 1
         for kind, count in enumerate(counts):
@@ -222,7 +225,7 @@ class _CsvStager(_Stager):
         self.reader.count += seen
         self.seen += seen
         self.taken, self.used = first + taken, used
-        if len(self.odd_numbers) >= ODD_ROWS_MAX:
+        if len(self.odd_numbers) >= ODD_ROWS_MAX or self.odd_chars >= ODD_CHARS_MAX:
             self._check_odd()
         return end
 
@@ -235,7 +238,7 @@ class _CsvStager(_Stager):
         rows = csv.reader(io.StringIO("".join(self.odd), newline=""), strict=True)
         cells_of = zip(*rows, strict=True)
         self.check(Block(self.odd_numbers, dict(zip(self.reader.header, cells_of, strict=True))))
-        self.odd, self.odd_numbers = [], []
+        self.odd, self.odd_numbers, self.odd_chars = [], [], 0
 
     def chunk(self) -> StagedChunk:
         if self.odd:

@@ -7,7 +7,6 @@ error while the index was written, the registry is finished: open a new one, whi
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -136,10 +135,10 @@ class Registry:
                 )
             with self.store.transaction() as txn:
                 txn.put_insurer(insurer)
-            self._insurers[insurer.number] = insurer
             with self._publishing():
                 nothing = publication.NOTHING
                 self.index.publish(self.index.data_version, added=nothing, removed=nothing, insurers_changed=True)
+            self._insurers[insurer.number] = insurer
             return insurer
 
     # --- calls --------------------------------------------------------------------------------------------------
@@ -161,9 +160,9 @@ class Registry:
             # the moment of commitment: from here on the calls are durable
             if group.receipts:
                 self.store.next_feed = group.next_feed
-                self._insurers.update(group.fresh)
                 with self._publishing():
                     publication.publish(self.store, self.index, group.seq, added=added, removed=removed)
+                self._insurers.update(group.fresh)
             return results
 
     # --- files --------------------------------------------------------------------------------------------------
@@ -193,7 +192,7 @@ class Registry:
                 raise InsurerUnknownError("the insurer is not registered here", field="insurer_number")
             digest = _digest(path)
             known, last = self.store.feed_by_digest(scope, digest), self.store.last_feed_number(scope)
-            if known is not None and _is_replay(known, feed_number, last):
+            if known is not None and _is_replay(known, feed_number, last, self._newest_feed(insurer)):
                 return _receipt(known, replayed=True)
             _check_number(feed_number, last)
             received_at_ms = self._clock.now_ms()
@@ -203,8 +202,12 @@ class Registry:
             with Spool(self._config.spool_dir, f"import-{self.store.next_feed}") as spool:
                 shown = _Progress(progress, path.stat().st_size)
                 chunks = self._read(path, format, encoding, insurer)
-                with _uncollected():
+                with feed.collector_paused():
                     return _Import(self, spool, header, dry_run, shown).run(chunks)
+
+    def _newest_feed(self, insurer: str | None) -> int | None:
+        """The last feed that had rows of this insurer, or of anybody for the operator; None if that is not known."""
+        return self.store.next_feed - 1 if insurer is None else self._insurers[insurer].last_feed
 
     def _read(
         self, path: Path, format: feed.FeedFormat, encoding: feed.FeedEncoding, insurer: str | None
@@ -274,9 +277,17 @@ class Registry:
 
     @contextmanager
     def _publishing(self) -> Iterator[None]:
-        """The store has it and the index has not, until this ends: a failure here is for recovery to mend."""
+        """The store has it and the index has not, until this ends: a failure here is for recovery to mend.
+
+        So it is never told as a refusal, such as a full disk before the commit is.
+        """
         try:
             yield
+        except Exception as error:
+            self._broken = True
+            raise StorePoisonedError(
+                "the change is durable and not yet visible; it will be when the registry has been opened anew"
+            ) from error
         except BaseException:
             self._broken = True
             raise
@@ -287,18 +298,6 @@ class Registry:
         self.store.roll_back()
         self.index.drop_provisional()
         self._unclean = False
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage collection: rows make no cycles, and looking for some costs a sixth of an import."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _FeedHeader(msgspec.Struct):
@@ -382,6 +381,7 @@ class _Import:
             if self._dry_run:
                 self._registry._clean_up()
                 return self._dry_receipt()
+            self._spool.settle()
             applied, fresh = self._commit()
         except BaseException:
             self._registry._unclean = True
@@ -501,9 +501,9 @@ class _Import:
         return applied, fresh
 
     def _publish(self, fresh: dict[str, Insurer]) -> None:
-        self._registry._insurers.update(fresh)
         with self._registry._publishing():
             publication.publish_feed(self._store, self._index, self._spool, before=self._before, upto=self._seq)
+        self._registry._insurers.update(fresh)
 
     def _dry_receipt(self) -> FeedReceipt:
         would = self._header.applied(0, self._counts, self._before + 1, self._seq)
@@ -558,7 +558,7 @@ class _Group:
         insurer = self.fresh.get(call.insurer) or self._insurers[call.insurer]
         known = txn.feed_by_digest(call.insurer, call.digest)
         last = None if call.feed_number is None else txn.last_feed_number(call.insurer)
-        if known is not None and _is_repeated(known, insurer, call.feed_number, last):
+        if known is not None and _is_repeated(known, call.feed_number, last, insurer.last_feed):
             return _receipt(known, replayed=True)
         _check_number(call.feed_number, last)
         as_of = today if call.as_of is None else call.as_of
@@ -620,24 +620,26 @@ def _freshened(insurer: Insurer, header: _FeedHeader, feed_id: int, now_ms: int)
     )
 
 
-def _is_replay(known: Feed, feed_number: int | None, last: int | None) -> bool:
+def _is_replay(known: Feed, feed_number: int | None, last: int | None, newest: int | None) -> bool:
     """Whether content that was applied before is being sent again, and not meant to be applied again.
 
-    It is meant if it comes under the next feed number and other content was numbered in between: an insurer that
-    changes something, changes it otherwise and changes it back must not be told "nothing to do".
+    It is meant if it comes under the next feed number and anything else came in between, numbered or not: an insurer
+    that changes something, changes it otherwise and changes it back must not be told "nothing to do".
     """
-    return feed_number is None or last is None or feed_number <= last or known.feed_number == last
+    if feed_number is None or (last is not None and feed_number <= last):
+        return True
+    return newest is None or newest == known.feed
 
 
-def _is_repeated(known: Feed, insurer: Insurer, feed_number: int | None, last: int | None) -> bool:
+def _is_repeated(known: Feed, feed_number: int | None, last: int | None, newest: int | None) -> bool:
     """Whether a call is one that was applied before, sent again because its answer was lost.
 
     Without a number only the insurer's last feed can be that: lost, corrected, lost again are three calls, and the
     third, with the bytes of the first, must not leave the person insured.
     """
     if feed_number is None:
-        return insurer.last_feed is None or insurer.last_feed == known.feed
-    return _is_replay(known, feed_number, last)
+        return newest is None or newest == known.feed
+    return _is_replay(known, feed_number, last, newest)
 
 
 def _check_number(feed_number: int | None, last: int | None) -> None:

@@ -119,6 +119,12 @@ class Spool:
         rows["seq"], rows["person"] = np.arange(first_seq, first_seq + len(persons), dtype=np.uint64), persons
         _write(self._changed, rows.tobytes())
 
+    def settle(self) -> None:
+        """Write out what was noted, so that a full disk can refuse it no more when it is read back."""
+        for file in (self._added, self._changed):
+            with _explained("writing the spool"):
+                file.flush()
+
     def added(self) -> Iterator[np.ndarray]:
         """What note_added noted, ADDED_DTYPE, in pieces."""
         return _pieces(self._added, ADDED_DTYPE)

@@ -277,6 +277,13 @@ def test_what_is_not_http_gets_a_problem_without_its_bytes(
     ("value", "status", "code", "field"),
     [
         (b'{"items": [', 400, "input.malformed", None),
+        (b"", 400, "input.malformed", None),
+        (b"x", 400, "input.malformed", None),
+        (b"[]", 400, "input.schema", None),
+        (b'"x"', 400, "input.schema", None),
+        (b"3", 400, "input.schema", None),
+        (b'{"items": {}}', 400, "input.schema", "items"),
+        (b'{"items": null}', 400, "input.schema", "items"),
         ({"institution": INSTITUTION}, 400, "input.schema", "items"),
         ({"items": []}, 400, "input.schema", "institution"),
         ({"institution": INSTITUTION, "items": [], "colour": SECRET}, 400, "input.schema", "colour"),

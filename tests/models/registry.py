@@ -30,22 +30,18 @@ class Model:
     """Versions of each person, oldest first."""
     receipts: dict[tuple[str, bytes], dict[Op, int]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
-    numbered: dict[tuple[str, bytes], int | None] = field(default_factory=dict)
-    """Under which feed number each content was applied last."""
     latest: dict[str, tuple[str, bytes]] = field(default_factory=dict)
-    """The last content, of anybody, that had rows of an insurer."""
+    """The last content, of anybody, that had rows of an insurer; of "operator": the last of all."""
 
     def apply(
         self, scope: str, digest: bytes, rows: list[Row], feed_number: int | None = None, *, is_call: bool = False
     ) -> object:
         """What a call or a feed must give: counts, ("replayed", counts), "feed.number", or the set of refused rows."""
         if (scope, digest) in self.receipts:
-            last = self.numbers.get(scope)
-            other_since = last is not None and self.numbered.get((scope, digest)) != last
-            if is_call and feed_number is None:
-                if self.latest[scope] == (scope, digest):
-                    return ("replayed", self.receipts[scope, digest])
-            elif feed_number is None or last is None or feed_number <= last or not other_since:
+            # Sent again because the answer was lost, unless something newer came and this is meant to follow it.
+            is_newest = self.latest[scope] == (scope, digest)
+            follows = is_call if feed_number is None else feed_number > self.numbers.get(scope, -1)
+            if is_newest or not follows:
                 return ("replayed", self.receipts[scope, digest])
         if feed_number is not None and feed_number <= self.numbers.get(scope, -1):
             return "feed.number"
@@ -62,9 +58,8 @@ class Model:
             self.people = before
             return refused
         self.receipts[scope, digest] = counts
-        self.numbered[scope, digest] = feed_number
         concerned = {row.person.qualifications[0].insurer_number for row in rows} if scope == "operator" else {scope}
-        self.latest |= dict.fromkeys(concerned, (scope, digest))
+        self.latest |= dict.fromkeys({*concerned, "operator"}, (scope, digest))
         if feed_number is not None:
             self.numbers[scope] = feed_number
         return counts

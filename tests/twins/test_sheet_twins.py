@@ -243,6 +243,14 @@ def test_a_plan_reads_one_thing_at_a_time(module: Any) -> None:
             again(b"")
 
 
+@pytest.mark.parametrize("module", [sheet, sheet_py])
+def test_a_plan_is_made_once(module: Any) -> None:
+    """What a plan points into must not be let go while it is in use."""
+    plan = module.Plan(*ARGUMENTS)
+    with pytest.raises(ValueError, match="made once"):
+        plan.__init__(*ARGUMENTS)
+
+
 def test_what_is_known_is_forgotten_in_time() -> None:
     """More distinct cells than are remembered, and each twice."""
     row = ["new", "", *(cells[0] for cells in CHOICES[2:])]

@@ -244,6 +244,42 @@ def test_a_defect_of_the_writer_does_not_leave_callers_waiting(registry: HeldReg
     assert [type(result) for result in asyncio.run(run(1))] == [FeedReceipt], "the thread goes on"
 
 
+@pytest.mark.parametrize("error", [StopIteration(), KeyboardInterrupt()], ids=repr)
+def test_an_error_that_no_future_takes_reaches_its_caller(
+    registry: HeldRegistry, commits: Commits, error: BaseException
+) -> None:
+    fatal: list[BaseException] = []
+    commits.on_fatal = fatal.append
+    registry.error = error
+    registry.gate.set()
+
+    async def run() -> None:
+        async with asyncio.timeout(10):
+            await commits.submit(call("a"))
+
+    with pytest.raises(RuntimeError, match=type(error).__name__):
+        asyncio.run(run())
+    assert fatal == [error]
+
+
+def test_an_upload_that_cannot_be_thrown_away_is_no_failure_of_its_import(
+    registry: HeldRegistry, commits: Commits
+) -> None:
+    def done() -> None:
+        raise PermissionError
+
+    registry.gate.set()
+    fatal: list[BaseException] = []
+    commits.on_fatal = fatal.append
+
+    async def run() -> FeedReceipt:
+        async with asyncio.timeout(10):
+            return await commits.import_feed(Path("feed"), format="csv", encoding="utf-8", after=done)
+
+    assert asyncio.run(run()).feed == 99
+    assert not fatal
+
+
 def test_a_caller_that_went_away_disturbs_nobody(registry: HeldRegistry, commits: Commits) -> None:
     async def run() -> FeedReceipt:
         gone = asyncio.create_task(commits.submit(call("gone")))

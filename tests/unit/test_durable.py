@@ -71,15 +71,6 @@ def test_create_exclusive_refuses_to_replace(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
 
 
-def test_replace_moves_between_directories(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    (tmp_path / "a/file").write_bytes(b"x")
-    durable.replace(tmp_path / "a/file", tmp_path / "b/file")
-    assert (tmp_path / "b/file").read_bytes() == b"x"
-    assert not (tmp_path / "a/file").exists()
-
-
 @pytest.mark.parametrize(
     ("code", "expected"),
     [

@@ -497,12 +497,3 @@ def test_empty_issuer_is_refused(text: str) -> None:
     assert caught.value.field == "certificate.issuer"
     with pytest.raises(TooLongError):
         identifiers.canonical_issuer("c" * 201)
-
-
-# --- what may be shown --------------------------------------------------------------------------------------
-
-
-@given(TWENTY)
-def test_redacted_form_says_only_length_and_kind(text: str) -> None:
-    kind = "digits" if text and all(character in "0123456789" for character in text) else "characters"
-    assert identifiers.redacted(text) == f"<{len(text)} {kind}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -80,9 +81,9 @@ def test_the_default_directory_is_in_memory_and_named_after_store_and_folder(tmp
 def test_a_publication_is_seen_by_readers_at_once(directory: Path, form: int) -> None:
     writer, batch = create(directory, form), some(100)
     reader = reader_of(directory)
-    assert (reader.data_version, reader.settled_version, reader.count, reader.generation) == (0, 0, 0, 1)
+    assert (reader.data_version, reader.still(), reader.count, reader.generation) == (0, 0, 0, 1)
     publish(writer, 7, batch)
-    assert (reader.data_version, reader.settled_version, reader.count) == (7, 7, 100)
+    assert (reader.data_version, reader.still(), reader.count) == (7, 7, 100)
     assert sees(reader, batch) == sees(writer, batch) == 100
     publish(writer, 9, some(10, 2), (batch[0][:30], batch[1][:30]))
     assert reader.data_version == 9 and sees(reader, batch) == 70 and sees(reader, some(10, 2)) == 10
@@ -111,7 +112,7 @@ def test_insurers_version_moves_only_when_told(directory: Path) -> None:
     publish(writer, 1, some(5))
     assert reader.insurers_version == first
     writer.publish(1, added=NO_ENTRIES, removed=NO_ENTRIES, insurers_changed=True)
-    assert reader.insurers_version == writer.insurers_version == first + 1 and reader.settled_version == 1
+    assert reader.insurers_version == writer.insurers_version == first + 1 and reader.still() == 1
 
 
 def test_publishing_again_changes_nothing(directory: Path) -> None:
@@ -119,7 +120,7 @@ def test_publishing_again_changes_nothing(directory: Path) -> None:
     reader = reader_of(directory)
     for _ in range(3):
         publish(writer, 5, some(50), some(3, 9))
-        assert (writer.count, reader.data_version, reader.settled_version) == (50, 5, 5)
+        assert (writer.count, reader.data_version, reader.still()) == (50, 5, 5)
 
 
 def test_an_entry_that_is_added_and_removed_is_removed(directory: Path) -> None:
@@ -141,12 +142,12 @@ def test_a_change_in_parts_is_not_settled_before_its_last_part(directory: Path) 
     reader = reader_of(directory)
     publish(writer, 10, some(10))
     publish(writer, writer.data_version, some(10, 2))
-    assert (reader.data_version, reader.settled_version, writer.data_version) == (10, -1, 10)
+    assert (reader.data_version, reader.still(), writer.data_version) == (10, -1, 10)
     publish(writer, writer.data_version, removed=some(1))
     writer.publish(10, added=NO_ENTRIES, removed=NO_ENTRIES, insurers_changed=True)
-    assert reader.settled_version == -1, "another insurer's name does not end it"
+    assert reader.still() == -1, "another insurer's name does not end it"
     publish(writer, 12, removed=some(10))
-    assert (reader.data_version, reader.settled_version, writer.applied_seq) == (12, 12, 12)
+    assert (reader.data_version, reader.still(), writer.data_version) == (12, 12, 12)
 
 
 def test_provisional_entries_are_the_writers_until_they_are_published(directory: Path, form: int) -> None:
@@ -173,6 +174,23 @@ def test_reserve_does_nothing_while_there_is_room(directory: Path) -> None:
     assert not writer.reserve(300, never)
 
 
+def test_a_generation_that_cannot_be_named_is_thrown_away(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try to grow left a segment of full size behind, in a memory that was full already."""
+    writer, plain = create(directory, keys=500), some(400)
+    publish(writer, 1, plain)
+    before = sorted(directory.iterdir())
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(module.durable, "write_atomic", full)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no room"):
+            writer.reserve(10_000, lambda: iter([plain]))
+    assert sorted(directory.iterdir()) == before
+    assert sees(writer, plain) == sees(reader_of(directory), plain) == 400
+
+
 def test_growth_keeps_everything_and_readers_follow(directory: Path, form: int) -> None:
     writer, plain, hidden = create(directory, form, keys=500), some(400), some(300, 2)
     reader = reader_of(directory)
@@ -188,7 +206,7 @@ def test_growth_keeps_everything_and_readers_follow(directory: Path, form: int) 
     digest, row = tables.rows_of(*plain)[0]
     assert find(digest) == (row,), "a function that was taken before goes on in the new generation"
     assert sees(reader, plain) == 400 and sees(reader, hidden) == 0
-    assert (reader.generation, reader.data_version, reader.settled_version) == (2, 3, 3)
+    assert (reader.generation, reader.data_version, reader.still()) == (2, 3, 3)
     assert reader.insurers_version == insurers, "growth goes on counting"
     assert writer.reserve(100_000, lambda: [plain]) and sees(writer, hidden) == 300, "and once more"
     publish(writer, 4, hidden)
@@ -308,12 +326,12 @@ def test_a_publication_that_was_cut_short_is_told_to_recovery(directory: Path) -
         writer.publish(9, added=some(10, 2), removed=cut(), insurers_changed=False)
     writer.close()
     writer = attach(directory)
-    assert (writer.data_version, writer.applied_seq, writer.visible_version) == (5, 5, 9)
-    assert (reader.data_version, reader.settled_version) == (9, -1) and "applied to its end" in writer.check()[0]
+    assert (writer.data_version, writer.visible_version) == (5, 9)
+    assert (reader.data_version, reader.still()) == (9, -1) and "applied to its end" in writer.check()[0]
     publish(writer, writer.data_version, some(10, 2))
-    assert reader.data_version == 9 and reader.settled_version == -1
+    assert reader.data_version == 9 and reader.still() == -1
     publish(writer, 9, some(10, 2), some(100))
-    assert (reader.data_version, reader.settled_version, writer.count) == (9, 9, 10) and writer.check() == []
+    assert (reader.data_version, reader.still(), writer.count) == (9, 9, 10) and writer.check() == []
 
 
 def test_an_attaching_writer_removes_what_was_never_published(directory: Path) -> None:

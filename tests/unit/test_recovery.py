@@ -12,7 +12,7 @@ import pytest
 
 from engine import keys, recovery
 from engine.config import Config
-from engine.errors import KeyMismatchError, StoreLockedError, StoreMissingError
+from engine.errors import KeyMismatchError, StoreFullError, StoreLockedError, StoreMissingError
 from engine.index import IndexWriter
 from engine.ingest.registry import Registry
 from engine.ingest.rows import Op
@@ -177,6 +177,30 @@ def test_an_index_of_a_later_state_is_not_used(config: Config, tmp_path: Path) -
     shutil.rmtree(config.store_dir)
     shutil.copytree(tmp_path / "old", config.store_dir)
     assert_as_committed(config)
+
+
+def test_a_snapshot_of_another_history_is_gone_before_the_store_has_got_as_far(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a full disk no new history could be begun, and the snapshot would later have been taken for ours."""
+    shutil.copytree(config.store_dir, tmp_path / "old")
+    with registries.opened(config) as registry:
+        applied(registry, call(row(500)))
+    assert config.snapshot_file.exists()
+    shutil.rmtree(config.store_dir)
+    shutil.copytree(tmp_path / "old", config.store_dir)
+
+    def full(self: object) -> int:
+        raise StoreFullError("no room")
+
+    monkeypatch.setattr(StoreWriter, "begin_history", full)
+    registry = Registry.open(config, KEYS)
+    applied(registry, call(row(501)))
+    registry.index.close()
+    registry.store.close()
+    monkeypatch.undo()
+    shutil.rmtree(recovery.index_directory(config, registry.store.store_id))
+    assert_as_committed(config, CARDS + 1)
 
 
 def unfinished(config: Config, *, index_too: bool) -> None:

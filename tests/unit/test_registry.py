@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from engine.errors import (
 from engine.index import IndexReader, IndexWriter
 from engine.ingest.registry import DeltaCall, FeedReceipt, Registry
 from engine.ingest.rows import Op, Row
+from engine.ingest.spool import Spool
 from engine.records import Insurer, Person, Sex, State
 from tests.support import registries
 from tests.support.registries import INSURERS, KEYS, applied, call, csv_line, lose, row, write_csv
@@ -420,23 +422,75 @@ def test_no_room_for_the_index_refuses_the_group_and_changes_nothing(
     applied(registry, call(row(1)))
 
 
+@pytest.mark.parametrize("failure", [MemoryError(), StoreFullError("no room"), IndexSpaceError("no room")], ids=repr)
+@pytest.mark.parametrize("how", ["call", "file"])
 def test_after_a_failure_between_store_and_index_only_a_new_registry_goes_on(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, how: str
 ) -> None:
+    """It is durable: to say "nothing was applied", as a full disk does before the commit, would be wrong."""
+    path = write_csv(tmp_path / "feed.csv", [csv_line(1)])
     with registries.opened(config) as registry:
 
-        def publish(*_: object, **__: object) -> None:
-            raise MemoryError
+        def fail(*_: object, **__: object) -> None:
+            raise failure
 
-        monkeypatch.setattr(IndexWriter, "publish", publish)
-        with pytest.raises(MemoryError):
-            registry.apply_calls([call(row(1))])
+        def write() -> object:
+            if how == "call":
+                return registry.apply_calls([call(row(1))])
+            return registry.import_feed(path, insurer=INSURERS[0])
+
+        monkeypatch.setattr(IndexWriter, "publish", fail)
+        monkeypatch.setattr(IndexWriter, "rebuild", fail)
+        before = registry.insurer(INSURERS[0])
+        with pytest.raises(StorePoisonedError, match="durable") as raised:
+            write()
+        assert raised.value.__cause__ is failure
+        assert registry.insurer(INSURERS[0]) == before
         monkeypatch.undo()
         with pytest.raises(StorePoisonedError):
             registry.apply_calls([call(row(2))])
     with registries.opened(config) as registry:
         assert len(people(registry)) == 1
         registries.assert_sound(config)
+
+
+def test_a_disk_that_fills_up_during_an_import_refuses_it_before_the_commit(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was noted for the publication is small enough to stay in a buffer until it is read back."""
+    path = write_csv(tmp_path / "feed.csv", [csv_line(n) for n in range(1, 4)])
+    with registries.opened(config) as registry:
+        settle = Spool.settle
+
+        def full(spool: Spool) -> None:
+            descriptor = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(descriptor, spool._added.fileno())
+            os.close(descriptor)
+            settle(spool)
+
+        monkeypatch.setattr(Spool, "settle", full)
+        with pytest.raises(StoreFullError):
+            registry.import_feed(path, insurer=INSURERS[0])
+        monkeypatch.undo()
+        assert len(people(registry)) == 0
+        assert registry.import_feed(path, insurer=INSURERS[0]).new == 3
+        registries.assert_sound(config)
+
+
+def test_content_meant_again_is_applied_whatever_came_between(registry: Registry, tmp_path: Path) -> None:
+    """Lost under number 2, corrected without a number, lost again under number 3: the person is not insured."""
+    new = write_csv(tmp_path / "new.csv", [csv_line(1)])
+    lose = write_csv(tmp_path / "lose.csv", [csv_line(1, "lose", lost="2021-01-01", reason="03", gained="")])
+    correct = write_csv(tmp_path / "correct.csv", [csv_line(1, "change")])
+    insurer = INSURERS[0]
+    registry.import_feed(new, insurer=insurer, feed_number=1)
+    assert registry.import_feed(lose, insurer=insurer, feed_number=2).lost == 1
+    assert registry.import_feed(lose, insurer=insurer, feed_number=3).replayed
+    assert registry.import_feed(correct, insurer=insurer).changed == 1
+    assert not registry.import_feed(lose, insurer=insurer, feed_number=3).replayed
+    (person,) = people(registry)
+    assert person.qualifications[0].lost_on is not None
+    assert registry.import_feed(correct, insurer=insurer).replayed
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
