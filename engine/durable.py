@@ -61,7 +61,7 @@ def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], object], *, mode
     # open(path.tmp-..., O_CREAT|O_EXCL), write, fsync(file), close, rename(tmp, path), open(dir), fsync(dir)
     temporary = path.with_name(f"{path.name}{_TEMPORARY}{secrets.token_hex(6)}")
     try:
-        with _explained(f"writing {path.name}"):
+        with explained(f"writing {path.name}"):
             _write_new(temporary, data, mode)
             os.rename(temporary, path)  # the turning point: from here on readers see the new file
     except BaseException:
@@ -79,7 +79,7 @@ def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     # open(path.tmp-..., O_CREAT|O_EXCL), write, fsync(file), link(tmp, path), unlink(tmp), fsync(dir)
     temporary = path.with_name(f"{path.name}{_TEMPORARY}{secrets.token_hex(6)}")
     try:
-        with _explained(f"writing {path.name}"):
+        with explained(f"writing {path.name}"):
             _write_new(temporary, data, mode)
             os.link(temporary, path)  # unlike rename, link refuses to replace
     finally:
@@ -89,7 +89,7 @@ def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 def sync_file(path: Path) -> None:
     """fsync a file that something else wrote (LMDB's copy, for one)."""
-    with _explained(f"syncing {path.name}"):
+    with explained(f"syncing {path.name}"):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -99,7 +99,7 @@ def sync_file(path: Path) -> None:
 
 def fsync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
-    with _explained(f"syncing directory {path.name}"):
+    with explained(f"syncing directory {path.name}"):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -109,7 +109,7 @@ def fsync_directory(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Unlink a file if it is there, and make that durable."""
-    with _explained(f"removing {path.name}"):
+    with explained(f"removing {path.name}"):
         path.unlink(missing_ok=True)
     fsync_directory(path.parent)
 
@@ -134,7 +134,8 @@ def _write_new(path: Path, data: bytes | Callable[[BinaryIO], object], mode: int
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
+    """Say in the store's terms what the system refused (`error_of`)."""
     try:
         yield
     except FileExistsError:

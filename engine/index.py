@@ -541,7 +541,7 @@ class IndexWriter:
     # was removed since: it must not come back as provisional.
 
     def _remember(self, operation: int, persons: NDArray[np.uint32], entries: NDArray[np.void]) -> None:
-        with _spooling():
+        with durable.explained("writing down provisional entries"):
             if self._spool is None:
                 self._spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._spool = tempfile.TemporaryFile(dir=self._spool_dir)
@@ -556,7 +556,7 @@ class IndexWriter:
     def _remembered(self) -> Iterator[tuple[int, NDArray[np.uint32], NDArray[np.void]]]:
         if self._spool is None:
             return
-        with _spooling():
+        with durable.explained("writing down provisional entries"):
             self._spool.seek(0)
             while head := self._spool.read(_SPOOL_HEAD.size):
                 operation, rows = _SPOOL_HEAD.unpack(head)
@@ -584,14 +584,6 @@ class IndexWriter:
                     digest.update(chunk)
                     file.write(chunk)
         file.write(digest.digest())
-
-
-@contextmanager
-def _spooling() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise durable.error_of(error, "writing down provisional entries") from error
 
 
 def _new_insurers_version() -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Self
@@ -74,7 +74,7 @@ class Spool:
 
     def __init__(self, directory: Path, name: str) -> None:
         self._paths = [directory / f"{name}.{part}" for part in ("staged", "added", "changed")]
-        with ExitStack() as opened, _explained("opening the spool"):
+        with ExitStack() as opened, durable.explained("opening the spool"):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             files = [opened.enter_context(path.open("w+b")) for path in self._paths]
             opened.pop_all()
@@ -122,7 +122,7 @@ class Spool:
     def settle(self) -> None:
         """Write out what was noted, so that a full disk can refuse it no more when it is read back."""
         for file in (self._added, self._changed):
-            with _explained("writing the spool"):
+            with durable.explained("writing the spool"):
                 file.flush()
 
     def added(self) -> Iterator[np.ndarray]:
@@ -139,7 +139,7 @@ def empty(directory: Path) -> int:
 
     Raises StoreFullError, StorePoisonedError.
     """
-    with _explained("emptying the spool"):
+    with durable.explained("emptying the spool"):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         leftovers = [path for path in directory.iterdir() if path.is_file()]
         for path in leftovers:
@@ -148,22 +148,13 @@ def empty(directory: Path) -> int:
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
-    with _explained("writing the spool"):
+    with durable.explained("writing the spool"):
         file.write(data)
 
 
 def _rewind(file: BinaryIO) -> None:
-    with _explained("writing the spool"):
+    with durable.explained("writing the spool"):
         file.seek(0)
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Say in the store's terms what the system refused."""
-    try:
-        yield
-    except OSError as error:
-        raise durable.error_of(error, what) from error
 
 
 def _pieces(file: BinaryIO, kind: np.dtype) -> Iterator[np.ndarray]:

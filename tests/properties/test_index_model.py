@@ -84,7 +84,7 @@ class IndexMachine(RuleBasedStateMachine):
         for start in range(0, len(staged), 5):
             part = tables.packed(staged[start : start + 5])
             self.writer.publish(self.writer.data_version, added=part, removed=tables.packed([]), insurers_changed=False)
-            assert self.early.settled_version == -1
+            assert self.early.still() == -1
         self.seq += 1
         nothing = tables.packed([])
         self.writer.publish(self.seq, added=nothing, removed=nothing, insurers_changed=True)
@@ -139,7 +139,7 @@ class IndexMachine(RuleBasedStateMachine):
                 assert sorted(next(rows) for _ in range(count)) == expected
         for digest in DIGESTS[:5]:
             assert sorted(self.find(digest)) == self.model.find(digest, provisional=False)
-        assert self.early.data_version == self.seq == self.early.settled_version == late.settled_version
+        assert self.early.data_version == self.seq == self.early.still() == late.still()
         assert self.writer.count == self.model.count
         assert [problem for problem in self.writer.check() if "provisional" not in problem] == []
         late.close()

@@ -224,11 +224,11 @@ def test_what_was_rebuilt_from_everything_is_settled(tmp_path: Path) -> None:
 
     with pytest.raises(StoreFullError):
         writer.publish(5, added=cut_off(), removed=NO_ENTRIES, insurers_changed=False)
-    assert reader.settled_version == -1
+    assert reader.still() == -1
     writer.rebuild(lambda: [batch], seq=5, keys=10)
-    assert (reader.data_version, reader.settled_version) == (5, 5) and writer.check() == []
+    assert (reader.data_version, reader.still()) == (5, 5) and writer.check() == []
     writer.publish(5, added=NO_ENTRIES, removed=NO_ENTRIES, insurers_changed=True)
-    assert reader.settled_version == 5
+    assert reader.still() == 5
     reader.close()
     writer.close()
 
