@@ -79,7 +79,7 @@ def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     # open(path.tmp-..., O_CREAT|O_EXCL), write, fsync(file), link(tmp, path), unlink(tmp), fsync(dir)
     temporary = path.with_name(f"{path.name}{_TEMPORARY}{secrets.token_hex(6)}")
     try:
-        with explained(f"writing {path.name}"):
+        with explained(f"writing {path.name}", FileExistsError):
             _write_new(temporary, data, mode)
             os.link(temporary, path)  # unlike rename, link refuses to replace
     finally:
@@ -134,11 +134,11 @@ def _write_new(path: Path, data: bytes | Callable[[BinaryIO], object], mode: int
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Say in the store's terms what the system refused (`error_of`)."""
+def explained(what: str, *kept: type[OSError]) -> Iterator[None]:
+    """Say in the store's terms what the system refused (`error_of`); the errors `kept` are raised as they are."""
     try:
         yield
-    except FileExistsError:
+    except kept:
         raise
     except OSError as error:
         raise error_of(error, what) from error
