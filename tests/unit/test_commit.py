@@ -7,6 +7,7 @@ real Registry behind it is asked in tests/integration/test_registry_api.
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -248,8 +249,8 @@ def test_a_defect_of_the_writer_does_not_leave_callers_waiting(registry: HeldReg
 def test_an_error_that_no_future_takes_reaches_its_caller(
     registry: HeldRegistry, commits: Commits, error: BaseException
 ) -> None:
-    fatal: list[BaseException] = []
-    commits.on_fatal = fatal.append
+    fatal: queue.Queue[BaseException] = queue.Queue()
+    commits.on_fatal = fatal.put
     registry.error = error
     registry.gate.set()
 
@@ -259,7 +260,7 @@ def test_an_error_that_no_future_takes_reaches_its_caller(
 
     with pytest.raises(RuntimeError, match=type(error).__name__):
         asyncio.run(run())
-    assert fatal == [error]
+    assert fatal.get(timeout=10) is error
 
 
 def test_an_upload_that_cannot_be_thrown_away_is_no_failure_of_its_import(
