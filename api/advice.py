@@ -21,8 +21,8 @@ _PAY_IN_FULL: Final = Advice(
 )
 
 VALID: Final = Advice(
-    "有効な資格を確認できました。表示された保険者・記号・番号・負担割合で受付してください。",
-    "The qualification is valid. Register the visit with the insurer, symbol, number and copay shown.",
+    "有効な資格を確認できました。回答にある保険者・記号・番号などの内容で受付してください。",
+    "The qualification is valid. Register the visit with what the answer says of insurer, symbol, number and so on.",
 )
 
 REASONS: Final[dict[Reason, Advice]] = {
@@ -124,8 +124,9 @@ REASONS: Final[dict[Reason, Advice]] = {
 
 NOTES: Final[dict[Note, Advice]] = {
     Note.OVERLAP: Advice(
-        "同じ日に有効な資格がもう一つあります。どちらの保険を使うか、患者さんにご確認ください。",
-        "The patient holds a second cover on the same date. Ask which one is to be used.",
+        "同じ日に有効な資格がもう一つあります。現在加入している保険はどちらか（前の保険の喪失手続が済んでいるか）をご確認ください。",
+        "A second cover is in force on the same date. Ask which insurance the patient belongs to now, and whether the"
+        " former one was given up.",
     ),
     Note.CARD_EXPIRED: Advice(
         "資格は有効ですが、お手元の資格確認書などの有効期間は確認日を含みません。"
@@ -146,14 +147,34 @@ NOTES: Final[dict[Note, Advice]] = {
 }
 
 
-def advise(verdict: Verdict, reason: Reason | None, notes: tuple[Note, ...]) -> Advice:
-    """The text for one answer: for the reason (or for VALID), followed by one for each note."""
+_DOUBTFUL: Final = {
+    "card.insurer_number": Advice(
+        "保険者番号の検証番号が合いません。保険者番号を入力し直してください。",
+        "The check digit of the insurer number does not fit. Enter it again.",
+    ),
+    "card.number": Advice(
+        "番号の検証番号が合いません。番号を入力し直してください。",
+        "The check digit of the insured number does not fit. Enter it again.",
+    ),
+}
+"""What comes first if nobody was found, by the field whose check digit is wrong."""
+
+
+def advise(verdict: Verdict, reason: Reason | None, notes: tuple[Note, ...], doubtful: tuple[str, ...] = ()) -> Advice:
+    """The text for one answer: for the reason (or for VALID), followed by one for each note.
+
+    Args: doubtful: fields whose check digit does not fit.
+    """
     first = VALID if verdict is Verdict.VALID or reason is None else REASONS[reason]
     parts = [first, *(NOTES[note] for note in notes)]
+    if verdict is Verdict.NOT_FOUND:
+        parts = [*(_DOUBTFUL[field] for field in doubtful if field in _DOUBTFUL), *parts]
     return Advice("".join(part.ja for part in parts), " ".join(part.en for part in parts))
 
 
 @lru_cache(maxsize=4096)
-def advise_json(verdict: Verdict, reason: Reason | None, notes: tuple[Note, ...]) -> msgspec.Raw:
+def advise_json(
+    verdict: Verdict, reason: Reason | None, notes: tuple[Note, ...], doubtful: tuple[str, ...] = ()
+) -> msgspec.Raw:
     """The same, encoded once for all answers."""
-    return msgspec.Raw(msgspec.json.encode(advise(verdict, reason, notes)))
+    return msgspec.Raw(msgspec.json.encode(advise(verdict, reason, notes, doubtful)))

@@ -19,6 +19,7 @@ from api.handlers import checks, insurers, pages
 from api.handlers.batch import Batches
 from api.handlers.http import Desk, Handler, Switch
 from api.handlers.registration import Registrations
+from api.lane import Lane
 from api.wire import reading, writing
 from engine.clock import Clock
 from engine.config import Config
@@ -29,6 +30,7 @@ from engine.verification import Verifier
 SWITCH: Final = web.AppKey("switch", Switch)
 """Where a process says that it is ready, draining, or must not go on: `app[SWITCH].draining = True`."""
 _DESK: Final = web.AppKey("desk", Desk)
+_LANE: Final = web.AppKey("lane", Lane)
 _HOT: Final = web.AppKey("hot", object)
 """The handler of checks, for connections that find it without the router."""
 
@@ -45,7 +47,8 @@ def check_app(verifier: Verifier, config: Config) -> web.Application:
     today = Clock(config.clock_fixed_ms).today
     reader = reading.Reader(policy=config.inquiry_check_digits, today=today, insurer=verifier.insurer)
     writer = writing.Writer(insurer=verifier.insurer)
-    check = checks.check(desk, verifier, reader, writer)
+    answerer = checks.Answerer(verifier, today, reader, writer)
+    check = checks.check(desk, answerer)
     routes: list[Route] = [
         ("POST", checks.PATH, check),
         ("POST", "/v1/eligibility/batch", Batches(desk, verifier, reader, writer).handle),
@@ -55,6 +58,8 @@ def check_app(verifier: Verifier, config: Config) -> web.Application:
     routes = [(method, path, _without_parameters(handler)) for method, path, handler in routes]
     app = _application(desk, switch, routes, "check")
     app[_HOT] = check
+    if config.express_lane:
+        app[_LANE] = Lane(desk, answerer.answer, is_this_host)
     return app
 
 
@@ -180,11 +185,27 @@ class _Server(web.Server):
         super().__init__(handler, request_factory=server.request_factory, **settings)
         self._desk = app[_DESK]
         self._settings = settings
+        self._lane = app.get(_LANE)
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> Any:
+        """The protocol of a new connection."""
+        return self._general() if self._lane is None else self._lane.connection(self._general)
+
+    def _general(self) -> web.RequestHandler:
         connection = _Connection(self, loop=self._loop, **self._settings)
         connection.desk = self._desk
         return connection
+
+    @property
+    def connections(self) -> list[Any]:
+        """All that are open, in the lane too."""
+        return [*super().connections, *(self._lane.connections if self._lane is not None else ())]
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Close all connections, once their requests are answered."""
+        if self._lane is not None:
+            self._lane.close()
+        await super().shutdown(timeout)
 
 
 # Both of these are plain functions that hand on an awaitable: a coroutine of their own would cost each check a frame.
@@ -212,7 +233,7 @@ def _for_this_host(desk: Desk, handler: Any) -> Any:
         return desk.problem(request, problems.HostError("this is not the host asked for", field="Host"))
 
     def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        here = _is_this_host(request.headers.get(hdrs.HOST))
+        here = is_this_host(request.headers.get(hdrs.HOST))
         found: Awaitable[web.StreamResponse] = handler(request) if here else refuse(request)
         return found
 
@@ -220,7 +241,8 @@ def _for_this_host(desk: Desk, handler: Any) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _is_this_host(given: str | None) -> bool:
+def is_this_host(given: str | None) -> bool:
+    """Whether a Host header names this machine."""
     return given is not None and _THIS_HOST.fullmatch(given) is not None
 
 

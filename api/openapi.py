@@ -62,7 +62,7 @@ _CERTIFICATE_EXAMPLE: Final = {
 }
 _QUALIFICATION_EXAMPLE: Final = {
     "insurer_number": "01130012",
-    "insurer_name": "全国健康保険協会 東京支部",
+    "insurer_name": "全国健康保険協会東京都支部",
     "symbol": "1234",
     "number": "1987654",
     "branch": "01",
@@ -115,25 +115,26 @@ _BATCH_EXAMPLE: Final = {
 }
 _OPERATION_EXAMPLE: Final = {
     "op": "new",
-    "insurer_number": "01130012",
-    "symbol": "1234",
-    "number": "1987654",
-    "branch": "01",
-    "birth_date": "2000-01-02",
-    "name": "見本 太郎",
-    "name_kana": "ミホン タロウ",
+    "insurer_number": "06139992",
+    "symbol": "55",
+    "number": "2",
+    "branch": "00",
+    "birth_date": "1992-05-01",
+    "name": "見本 二郎",
+    "name_kana": "ミホン ジロウ",
     "sex": 1,
     "relation": 1,
-    "gained_on": "2023-04-01",
+    "gained_on": "2026-04-01",
 }
+"""Sent from the page as it is, it must not change what the sample data have."""
 _STATE_EXAMPLE: Final = {name: value for name, value in _OPERATION_EXAMPLE.items() if name != "op"}
 _CSV_EXAMPLE: Final = (
     "op,insurer_number,symbol,number,branch,birth_date,name,name_kana,sex,relation,gained_on\r\n"
-    "new,01130012,1234,1987654,01,2000-01-02,見本 太郎,ミホン タロウ,1,1,2023-04-01\r\n"
+    "new,06139992,55,3,00,1994-06-01,見本 三郎,ミホン サブロウ,1,1,2026-04-01\r\n"
 )
 _INSURER_EXAMPLE: Final = {
-    "number": "01130012",
-    "name": "全国健康保険協会 東京支部",
+    "number": "06139992",
+    "name": "見本健康保険組合",
     "name_kana": None,
     "twelve_digit_numbers": False,
     "fresh_at": "2026-11-23T08:00:00+09:00",
@@ -249,7 +250,7 @@ _NUMBER: Final = {
     "required": True,
     "description": "保険者番号 insurer number, 6 or 8 digits",
     "schema": {"type": "string", "pattern": "^[0-9]{6}([0-9]{2})?$"},
-    "example": "01130012",
+    "example": "06139992",
 }
 _LENGTHS: Final = (408, 411, 413, 415)
 
@@ -356,9 +357,7 @@ def _put_insurer() -> Json:
         answer=_content("application/json", "InsurerView", insurer=_INSURER_EXAMPLE),
         errors=(404, *_LENGTHS, 503, 507),
         parameters=[_NUMBER],
-        requestBody=_body(
-            _content("application/json", "InsurerRequest", insurer={"name": "全国健康保険協会 東京支部"})
-        ),
+        requestBody=_body(_content("application/json", "InsurerRequest", insurer={"name": "見本健康保険組合"})),
     )
 
 
@@ -451,7 +450,7 @@ _FEED_PARAMETERS: Final = [
 def _receipt() -> Json:
     example = {
         "feed": 17,
-        "insurer": "01130012",
+        "insurer": "06139992",
         "feed_number": 322,
         "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "rows": 1,
@@ -524,7 +523,7 @@ def _common_paths() -> Json:
                 "service",
                 "problem",
                 "エラーの説明 · What a problem means",
-                "問題の `type` が指す説明の頁。\n\nThe page that `type` of a problem points to, in Japanese and"
+                "問題の `type` が指す説明のページ。\n\nThe page that `type` of a problem points to, in Japanese and"
                 " English.",
                 answer=html,
                 errors=(404,),

@@ -168,7 +168,7 @@ _INSURER_FILE = Advice(
 )
 _VENDOR_OPERATOR = Advice(
     "呼び出し側の誤りではありません。間隔をあけて再試行し、続く場合は code と X-Request-ID を添えて、"
-    "運用者へ連絡してください。",
+    "運営者へ連絡してください。",
     "Not the caller's fault. Retry with growing pauses; if it stays, tell the operator the code and the X-Request-ID.",
 )
 _VENDOR_SCHEMA = Advice(
@@ -207,7 +207,7 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
     ),
     errors.WrongTypeError: _entry(
         400,
-        "項目の型または名前が違います",
+        "項目が足りないか、型または名前が違います",
         "A member is missing, unknown or of the wrong type",
         _CALL_VENDOR,
         _VENDOR_SCHEMA,
@@ -249,7 +249,7 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
             " number, or read the card with a card reader. The value was not kept.",
         ),
         Advice(
-            "12桁で検査数字が合う値は個人番号とみなして拒否します。番号が12桁の保険者は、登録時の設定で除外できます。",
+            "12桁で検証番号が合う値は個人番号とみなして拒否します。番号が12桁の保険者は、登録時の設定で除外できます。",
             "A 12-digit value with a valid check digit counts as a My Number. An insurer whose numbers really have"
             " 12 digits is exempted by its registration.",
         ),
@@ -320,7 +320,7 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
         "この保険者は登録されていません",
         "The insurer is not registered here",
         Advice(
-            "保険者番号を確かめてください。正しい場合は、運用者に保険者の登録を依頼してください。",
+            "保険者番号を確かめてください。正しい場合は、運営者に保険者の登録を依頼してください。",
             "Check the insurer number. If it is right, ask the operator to register the insurer.",
         ),
         Advice(

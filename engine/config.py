@@ -48,6 +48,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """How long a stopping process waits for requests under way."""
     upload_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] = 60.0
     """How long a file's upload may keep the registry waiting in all, besides a second for every 256 KiB of it."""
+    express_lane: bool = True
+    """Whether canonical checks are answered ahead of the general HTTP server (docs/LANE.md)."""
     clock_fixed_ms: int | None = None
     """Freezes the clock (tests and replays): milliseconds since 1970-01-01T00:00Z."""
 

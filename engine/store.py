@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
 import msgspec
@@ -36,6 +36,8 @@ from engine.errors import (
     StoreVersionError,
 )
 from engine.records import Insurer, Person
+
+_Used = TypeVar("_Used")
 
 SCHEMA_VERSION: Final = 1
 RECORD_VERSION: Final = 1
@@ -159,9 +161,12 @@ def _check_record(key: bytes | memoryview, value: bytes | memoryview) -> int:
 
 
 def _person_of(key: bytes | memoryview, value: bytes | memoryview) -> Person:
-    start = _check_record(key, value)
+    return _decoded_person(value, _check_record(key, value), len(value) - _TAIL_BYTES)
+
+
+def _decoded_person(value: bytes | memoryview, start: int, stop: int) -> Person:
     try:
-        return _decode_person(value[start:-_TAIL_BYTES])
+        return _decode_person(value[start:stop])
     except msgspec.MsgspecError:
         raise RecordCorruptError("a record does not decode") from None
 
@@ -329,6 +334,14 @@ class StoreReader:
 
     def person(self, number: int, seq: int) -> Person | None:
         """The person as known after change `seq`; None if there was no such person then. Raises RecordCorruptError."""
+        return self.use_record(number, seq, _decoded_person)
+
+    def use_record(self, number: int, seq: int, use: Callable[[memoryview, int, int], _Used]) -> _Used | None:
+        """What `use` makes of a person's record as of change `seq`; None if there was no such person then.
+
+        Args: use: gets the record, and where in it the Person's MessagePack begins and ends, and keeps none of it.
+        Raises RecordCorruptError.
+        """
         wanted = _VERSION_KEY.pack(number, _MASK - seq)
         try:
             # buffers: the record is decoded from the map itself, without a copy, before the transaction ends
@@ -338,7 +351,9 @@ class StoreReader:
                 if not cursor.set_range(wanted):
                     return None
                 key, value = cursor.item()
-                return _person_of(key, value) if key[:4] == wanted[:4] else None
+                if key[:4] != wanted[:4]:
+                    return None
+                return use(value, _check_record(key, value), len(value) - _TAIL_BYTES)
             finally:
                 txn.abort()
         except lmdb.Error as error:

@@ -12,7 +12,7 @@ Every answer belongs to one data version: the visible one, read before the index
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec import structs
@@ -78,6 +78,22 @@ class Verifier:
     def verdict(self, inquiry: Inquiry) -> Decision:
         """The decision alone, without notes that need the record: what a verdict-only answer says."""
         return self._decided(inquiry)[1]
+
+    def use_only_record(self, message: bytes, use: Callable[[memoryview, int, int, int], bytes | None]) -> bytes | None:
+        """What `use` makes of the record of the one person whom the index names for `message`.
+
+        Args: use: gets the record, where in it the Person's MessagePack begins and ends, and the data version that all
+            of this belongs to. It compares the record with the inquiry, as everything that answers with data must.
+        Returns: None as well if the index names nobody or several people: then ask `check`.
+        """
+        index = self._index
+        version = index.data_version
+        matches = index.find_message(self._index_key, message)
+        if len(matches) != 1 or index.data_version != version:
+            return None
+        return self._store.use_record(
+            matches[0][0], version, lambda record, start, stop: use(record, start, stop, version)
+        )
 
     def insurer(self, number: str, version: int | None = None) -> Insurer | None:
         """A registered insurer, no fresher than a data version (default: the visible one). Kept until one changes.

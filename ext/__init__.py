@@ -8,6 +8,8 @@ bounds. The names below are all that other packages may use, as `from ext import
     canon     canonical form of identifiers, for plain ASCII
     frame     the outline of a JSON text: where its members and elements begin and end
     keyhash   keyed 128-bit hash of identifiers
+    lane      the frame of a canonical check request among the bytes of a connection
+    ordinary  the ordinary check by card: inquiry in plain JSON, answer out of one record
     probe     open-addressing table in the caller's buffer
     sheet     the plain lines of a CSV: values, packed records and messages by a plan
 
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     import ext.canon as canon
     import ext.frame as frame
     import ext.keyhash as keyhash
+    import ext.lane as lane
+    import ext.ordinary as ordinary
     import ext.probe as probe
     import ext.sheet as sheet
 
-__all__ = ["FORM", "canon", "frame", "keyhash", "probe", "sheet"]
+__all__ = ["FORM", "canon", "frame", "keyhash", "lane", "ordinary", "probe", "sheet"]
 
 FORM = os.environ.get("SHIKAKU_EXT") or "compiled"
 """Which form runs: `compiled` or `python`."""

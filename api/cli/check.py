@@ -67,6 +67,8 @@ def check(
             "branch": branch,
             "birth_date": birth_date,
         }
+        if not _given(card) and issuer is None and serial is None:
+            raise CommandError(Exit.USAGE, "input.missing", "give --insurer, --number and --birth-date, or --request")
         body = request_body(card, {"issuer": issuer, "serial": serial}, institution, as_of, purpose)
     answer = answer_locally(config, body) if local else answer_from_server(config, body)
     _print(answer, as_json)
@@ -143,6 +145,8 @@ def _print(answer: dict[str, Any], as_json: bool) -> None:
     advice = answer["advice"]
     shown = {name: answer[name] for name in ("verdict", "reason", "as_of") if answer[name] is not None}
     shown |= {"notes": ", ".join(answer["notes"])} if answer["notes"] else {}
+    if answer["warnings"]:
+        shown["warnings"] = ", ".join(f"{each['field']}: {each['code']}" for each in answer["warnings"])
     shown |= {
         name: _flat(value) for name, value in (answer["qualification"] or {}).items() if value not in (None, "", [])
     }

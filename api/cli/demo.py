@@ -69,7 +69,8 @@ def demo(
         show_addresses(state)
         show_curls(checks.address, cast, answers)
         if wrong:
-            raise CommandError(Exit.NEGATIVE, "demo.verdict", f"{wrong} of {len(cast)} personas got another verdict")
+            detail = f"{wrong} of {len(cast)} personas got another verdict"
+            raise CommandError(Exit.NEGATIVE, "demo.verdict", f"{detail}; if you changed the data, delete {folder}")
         typer.echo(f"all {len(cast)} personas got the expected verdict and reason")
         if not once:
             _wait_for_ctrl_c(server)

@@ -80,7 +80,7 @@ def import_one(way: Registrar, feed: Feed, report: Path | None = None, as_json: 
     except (InputError, RefusedError, ProblemError) as error:
         found = rejection_of(error)
         if report is not None:
-            report.write_text(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n", "utf-8")
+            _write_report(report, found)
         if as_json:
             print_json(found)
         else:
@@ -89,11 +89,18 @@ def import_one(way: Registrar, feed: Feed, report: Path | None = None, as_json: 
         raise CommandError(
             code, found["code"], f"{feed.path} is rejected, nothing of it was applied: {found['detail']}"
         ) from None
+    if report is not None:
+        _write_report(report, {"code": None, "detail": None, "error_count": 0, "errors": []})
     if as_json:
         print_json(receipt)
     else:
         typer.echo(_receipt_line(feed, receipt, (clock.monotonic_ns() - begun) / 1e9))
     return receipt
+
+
+def _write_report(path: Path, found: dict[str, Any]) -> None:
+    """Of an accepted feed too, so that no report of an earlier try is taken for this one's."""
+    path.write_text(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n", "utf-8")
 
 
 def _imported(way: Registrar, feed: Feed) -> dict[str, Any]:
@@ -166,6 +173,8 @@ def _print_errors(found: dict[str, Any]) -> None:
 def _receipt_line(feed: Feed, receipt: dict[str, Any], seconds: float) -> str:
     counts = ", ".join(f"{receipt[name]:,} {name}" for name in ("new", "changed", "lost", "cancelled") if receipt[name])
     what = f"{feed.path.name}: {receipt['rows']:,} rows ({counts or 'nothing to do'})"
+    if receipt["dry_run"] and receipt["replayed"]:
+        return f"{what}: dry run; was imported before and would change nothing"
     if receipt["dry_run"]:
         return f"{what}: dry run, nothing was changed"
     if receipt["replayed"]:

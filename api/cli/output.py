@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 _NEXT: Final = {
-    "config.invalid": "see `shikaku serve --help` for the settings",
+    "config.invalid": "docs/OPERATING.md lists the settings and what they may be",
     "index.corrupt": "start `shikaku serve`, or let it go on: it makes the index anew. Twice: test the memory",
     "index.space": "enlarge /dev/shm, or set index_dir",
     "key.mismatch": "point --key at the key that was made with this store",
@@ -19,7 +19,7 @@ _NEXT: Final = {
     "server.starting": "try again in a moment",
     "server.unreachable": "start it with `shikaku serve`, or give its --port",
     "store.corrupt": "run `shikaku fsck`, then restore a snapshot",
-    "store.exists": "use another --data folder, or delete this one",
+    "store.exists": "choose another folder; nothing was changed in this one",
     "store.full": "make room on the disk, or raise map_bytes; nothing was half applied",
     "store.locked": "use the running server, or stop it first",
     "store.missing": "run `shikaku init`, or point --data at the data folder",

@@ -11,6 +11,7 @@ from api.cli.options import ConfigFile, DataDir, Json, KeyFile, settings
 from engine.config import Config
 
 _SLOT_BYTES: Final = 16
+_INSURERS_SHOWN: Final = 20
 
 
 def status(
@@ -29,13 +30,15 @@ def status(
         print_json(found)
         return
     print_pairs({name: _shown(value) for name, value in _flat(found)})
-    fresh = [each for each in found["freshness"] if each["fresh_at"]][:20]
+    fresh = sorted(found["freshness"], key=lambda each: each["fresh_at"] or "", reverse=True)
     if fresh:
-        typer.echo("")
+        typer.echo("\ninsurers, the last fed first")
         print_table(
             ("insurer", "name", "fresh at", "as of"),
-            ((each["number"], each["name"], each["fresh_at"], each["as_of"]) for each in fresh),
+            ((each["number"], each["name"], each["fresh_at"], each["as_of"]) for each in fresh[:_INSURERS_SHOWN]),
         )
+    if len(fresh) > _INSURERS_SHOWN:
+        typer.echo(f"... and {len(fresh) - _INSURERS_SHOWN} more; --json has them all")
 
 
 def gather(config: Config) -> dict[str, Any]:
@@ -140,5 +143,5 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value)) or "nowhere"
     return str(value)

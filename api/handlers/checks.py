@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 
 from api.handlers.http import JSON, Desk, Handler, ordinary_body, read_body, require_accepted, require_media_type
-from api.wire import reading, writing
+from api.wire import quick, reading, writing
 from engine import limits
 from engine.verification import Verifier
 
 PATH: Final = "/v1/eligibility/check"
 
 
-def check(desk: Desk, verifier: Verifier, reader: reading.Reader, writer: writing.Writer) -> Handler:
+class Answerer:
+    """Turns the body of a check into that of its answer."""
+
+    def __init__(
+        self, verifier: Verifier, today: Callable[[], int], reader: reading.Reader, writer: writing.Writer
+    ) -> None:
+        self._verifier = verifier
+        self._quick = quick.Quick(verifier, today).answer
+        self._reader = reader
+        self._writer = writer
+
+    def answer(self, data: bytes, start: int, stop: int) -> bytes:
+        """The answer to the check in `data[start:stop]`. Raises InputError, RecordCorruptError and the like."""
+        answer = self._quick(data, start, stop)
+        if answer is None:
+            mark, inquiry = self._reader.inquiry(data[start:stop])
+            answer = self._writer.answer(inquiry, self._verifier.check(inquiry), mark)
+        return answer
+
+
+def check(desk: Desk, answerer: Answerer) -> Handler:
     """The handler of single checks. It turns errors into problems itself."""
+    answer = answerer.answer
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
@@ -24,8 +46,7 @@ def check(desk: Desk, verifier: Verifier, reader: reading.Reader, writer: writin
                 require_media_type(request, JSON)
                 require_accepted(request, JSON)
                 body = await read_body(request, limits.CHECK_BODY_BYTES_MAX)
-            mark, inquiry = reader.inquiry(body)
-            return desk.answer(request, writer.answer(inquiry, verifier.check(inquiry), mark))
+            return desk.answer(request, answer(body, 0, len(body)))
         except Exception as error:
             return desk.failed(request, error)
 

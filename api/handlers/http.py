@@ -21,6 +21,7 @@ from aiohttp.abc import AbstractStreamWriter
 from api import problems
 from engine import clock, identifiers, limits
 from engine.errors import BodyTooLargeError, CorruptionError, StartingError, StorePoisonedError
+from ext import lane
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -67,17 +68,19 @@ class Desk:
 
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
-        self._prefix = secrets.token_hex(6)
+        self._prefix_bytes = secrets.token_hex(6).encode()
         self._count = itertools.count(1)
-        self._prefix_bytes = self._prefix.encode()
         self._head = b""
 
     def request_id(self, request: web.BaseRequest) -> str:
         """The caller's X-Request-ID if it may be repeated, else one of ours."""
-        given = request.headers.get(REQUEST_ID)
+        return self.mark(request.headers.get(REQUEST_ID)).decode()
+
+    def mark(self, given: str | None) -> bytes:
+        """What goes back as X-Request-ID: what was given if it may be repeated, else one of ours."""
         if given is not None and _may_be_repeated(given):
-            return given
-        return f"{self._prefix}-{next(self._count):08x}"
+            return given.encode()
+        return b"%b-%08x" % (self._prefix_bytes, next(self._count))
 
     def respond(
         self, request: web.BaseRequest, body: bytes, *, content_type: str = JSON, status: int = 200
@@ -91,15 +94,18 @@ class Desk:
         """As `respond` for JSON and status 200, at a fraction of the cost where the connection is an ordinary one."""
         if self._switch.draining or request.version != HttpVersion11 or not request.keep_alive:
             return self.respond(request, body)
-        head = self._head or self._renewed_head(asyncio.get_running_loop())
-        if REQUEST_ID in request.headers:
-            mark = self.request_id(request).encode()
-        else:
-            mark = b"%b-%08x" % (self._prefix_bytes, next(self._count))
-        return WrittenResponse(b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, mark, len(body), body))
+        return WrittenResponse(lane.response(self.head(), self.mark(request.headers.get(REQUEST_ID)), body))
+
+    @property
+    def draining(self) -> bool:
+        """Whether this process is stopping."""
+        return self._switch.draining
+
+    def head(self) -> bytes:
+        """The head of an answer with status 200 up to the value of X-Request-ID; good for a second."""
+        return self._head or self._renewed_head(asyncio.get_running_loop())
 
     def _renewed_head(self, loop: asyncio.AbstractEventLoop) -> bytes:
-        """The head of an answer up to the value of X-Request-ID; good for a second, because of its Date."""
         fixed = "".join(f"{name}: {value}\r\n" for name, value in _FIXED_HEADERS.items())
         date = formatdate(usegmt=True)
         self._head = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\n{fixed}Date: {date}\r\n{REQUEST_ID}: ".encode()

@@ -63,7 +63,9 @@ class Writer:
                 answer.reason,
                 _iso(answer.as_of),
                 None if qualification is None or person is None else _view(inquiry, qualification, person, insurer),
-                advise_json(answer.verdict, answer.reason, answer.notes),  # type: ignore[arg-type]
+                advise_json(  # type: ignore[arg-type]
+                    answer.verdict, answer.reason, answer.notes, tuple([one.field for one in answer.warnings])
+                ),
                 answer.data_version,
                 None if insurer is None or insurer.fresh_at_ms is None else _instant(insurer.fresh_at_ms),
                 answer.notes,  # type: ignore[arg-type]

@@ -217,7 +217,10 @@ class LineBlocks:
             if self.unterminated and error.end == len(data) and error.reason in _ENDS_EARLY:
                 self.failure = (FeedTruncatedError, "the file ends within a character")
             else:
-                self.failure = (FeedEncodingError, f"the file is not {self.encoding}")
+                self.failure = (
+                    FeedEncodingError,
+                    f"the file is not {self.encoding}; name its encoding if it has another: utf-8 or cp932",
+                )
         if text:
             yield text
 

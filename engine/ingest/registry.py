@@ -193,7 +193,7 @@ class Registry:
             digest = _digest(path)
             known, last = self.store.feed_by_digest(scope, digest), self.store.last_feed_number(scope)
             if known is not None and _is_replay(known, feed_number, last, self._newest_feed(insurer)):
-                return _receipt(known, replayed=True)
+                return _receipt(known, replayed=True, dry_run=dry_run)
             _check_number(feed_number, last)
             received_at_ms = self._clock.now_ms()
             header = _FeedHeader(

@@ -326,7 +326,7 @@ class Broken:
 def test_an_unexpected_exception_tells_nothing_of_itself(
     server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("engine.verification.Verifier.check", Broken(KeyError("氏名 1000001")))
+    monkeypatch.setattr("engine.store.StoreReader.use_record", Broken(KeyError("氏名 1000001")))
     reply = server.check.check()
     assert (reply.status, reply.json["code"]) == (500, "internal")
     assert "1000001" not in reply.body.decode() and "Traceback" not in reply.body.decode()
@@ -337,7 +337,7 @@ def test_corruption_is_told_to_the_process(server: Served, monkeypatch: pytest.M
     fatal: list[BaseException] = []
     server.check.set_switch("on_fatal", fatal.append)
     try:
-        monkeypatch.setattr("engine.verification.Verifier.check", Broken(RecordCorruptError("a record")))
+        monkeypatch.setattr("engine.store.StoreReader.use_record", Broken(RecordCorruptError("a record")))
         reply = server.check.check()
     finally:
         server.check.set_switch("on_fatal", None)

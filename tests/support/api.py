@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from api.app import SWITCH, Runner, check_app, registry_app
@@ -166,6 +167,8 @@ class Served:
     """A running engine: its ports, and what is behind them."""
 
     check: Port
+    general: Port
+    """Checks without the express lane."""
     registry: Port
     behind: Registry
     receipt: FeedReceipt
@@ -203,6 +206,8 @@ class Engine:
     """Store, index and applications in this process, not yet served."""
 
     check_app: web.Application
+    general_app: web.Application
+    """The check application without the express lane."""
     registry_app: web.Application
     registry: Registry
     receipt: FeedReceipt
@@ -234,7 +239,8 @@ def engine(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iter
     verifier = Verifier(index, records, secrets, Clock(chosen.clock_fixed_ms))
     commits = Commits(registry)
     try:
-        apps = check_app(verifier, chosen), registry_app(commits, registry, chosen)
+        without_lane = msgspec.structs.replace(chosen, express_lane=False)
+        apps = check_app(verifier, chosen), check_app(verifier, without_lane), registry_app(commits, registry, chosen)
         yield Engine(*apps, registry, receipt, commits, chosen)
     finally:
         commits.close()
@@ -248,11 +254,13 @@ def served(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iter
     """Both ports of an engine with PEOPLE (or other rows) registered, on sockets of their own."""
     with engine(folder, rows, **settings) as built:
         loop = _Loop()
-        apps = (built.check_app, built.registry_app)
+        apps = (built.check_app, built.general_app, built.registry_app)
         started = [loop.run(_start(app)) for app in apps]
         try:
-            ports = [Port(number, app, loop.loop) for (_, number), app in zip(started, apps, strict=True)]
-            yield Served(ports[0], ports[1], built.registry, built.receipt, built.commits, built.settings)
+            check, general, registry = (
+                Port(number, app, loop.loop) for (_, number), app in zip(started, apps, strict=True)
+            )
+            yield Served(check, general, registry, built.registry, built.receipt, built.commits, built.settings)
         finally:
             for runner, _ in started:
                 loop.run(runner.cleanup())

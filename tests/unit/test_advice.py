@@ -13,6 +13,14 @@ JAPANESE = re.compile("[ぁ-ん]")
 TEXTS = [advice.VALID, *advice.REASONS.values(), *advice.NOTES.values()]
 
 
+def test_a_wrong_check_digit_comes_first_if_nobody_was_found() -> None:
+    fields = ("institution", "card.insurer_number")
+    found = advice.advise(Verdict.NOT_FOUND, Reason.UNKNOWN_CARD, (), fields)
+    assert found.ja.startswith("保険者番号の検証番号が合いません。")
+    assert found.en.endswith(advice.REASONS[Reason.UNKNOWN_CARD].en)
+    assert advice.advise(Verdict.VALID, None, (), fields) == advice.VALID
+
+
 def test_every_reason_and_note_has_a_text() -> None:
     assert set(advice.REASONS) == set(Reason)
     assert set(advice.NOTES) == set(Note)

@@ -160,10 +160,10 @@ def test_example_registrations_are_taken_by_the_decoders() -> None:
     for method, decode in (("post", registration.delta), ("put", registration.state)):
         bodies = writes[method]["requestBody"]["content"]["application/json"]["examples"]
         for example in bodies.values():
-            assert decode(json.dumps(example["value"]).encode(), "01130012", **options).rows  # type: ignore[operator]
+            assert decode(json.dumps(example["value"]).encode(), "06139992", **options).rows  # type: ignore[operator]
     insurer = paths["/v1/insurers/{number}"]["put"]["requestBody"]["content"]["application/json"]["examples"]
     for example in insurer.values():
-        registration.insurer(json.dumps(example["value"]).encode(), "01130012", policy="error")
+        registration.insurer(json.dumps(example["value"]).encode(), "06139992", policy="error")
 
 
 def test_example_feed_is_read_without_error(tmp_path: Any) -> None:

@@ -1,0 +1,537 @@
+"""Owns the ordinary check: an inquiry by card in plain JSON, and the answer if one confirmed qualification has it."""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeASCII
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from ext cimport canon
+from ext.held cimport (
+    E_ISSUED_ON, E_RATIO, E_VALID_FROM, E_VALID_TO, PERSON_COUNT, P_ADDRESS, P_BIRTH_DATE, P_NAME, P_NAME_KANA,
+    P_NAME_OTHER, P_NAME_OTHER_KANA, P_POSTCODE, P_SEX, Q_BRANCH, Q_CARD_CLASS, Q_CARD_ISSUED_ON, Q_CARD_VALID_FROM,
+    Q_CARD_VALID_TO, Q_COPAY_RATIO, Q_COUNT, Q_DISEASES, Q_ELDERLY, Q_GAINED_ON, Q_INSURED_NAME, Q_INSURER_NUMBER,
+    Q_LIMIT, Q_LOSS_REASON, Q_LOST_ON, Q_NUMBER, Q_NUMBER_KEY, Q_PRESCHOOL, Q_RELATION, Q_STATE, Q_SYMBOL,
+    Q_SYMBOL_KEY, Record, read_record,
+)
+from ext.packed cimport ARRAY, NIL, NUMBER, STRING, Value
+from ext.scan cimport Span, Text, is_text, same_text, skip_blanks, take, take_name, take_null, take_string, take_word
+from ext.written cimport (
+    Writer, put_bytes, put_choice, put_date, put_day, put_day_or_null, put_flag, put_literal, put_null_of, put_number,
+    put_quoted, put_text, put_text_or_null,
+)
+
+cdef enum:
+    MOST_ANSWER_BYTES = 8192
+    FIRST_AS_OF = 1
+    LAST_AS_OF = 65533
+    FIRST_BIRTH_DATE = -25566
+    INSTITUTION_DIGITS = 10
+    INSURER_DIGITS = 8
+    IDENTIFIER_BYTES = 20
+    MARK_BYTES = 64
+    # A My Number has as many; what may hold one goes the careful way.
+    SUSPECT_DIGITS = 12
+    ELDERLY_DIGITS = 8
+    # More than the longest message: a head, an insurer, a date, two identifiers and what separates them.
+    MESSAGE_BYTES = 80
+    NO_BRANCH = -1
+
+ANSWER_BYTES_MAX = MOST_ANSWER_BYTES
+AS_OF_MIN = FIRST_AS_OF
+AS_OF_MAX = LAST_AS_OF
+BIRTH_DATE_MIN = FIRST_BIRTH_DATE
+PURPOSES = (
+    "treatment", "dispensing", "dental", "home_visit", "online", "emergency", "appointment", "administration",
+)
+PERSON_MEMBERS = PERSON_COUNT
+QUALIFICATION_MEMBERS = Q_COUNT
+
+# --- what is asked ----------------------------------------------------------------------------------------------
+
+# Members of an inquiry and of its card, as bits of what was seen.
+cdef enum:
+    M_INSTITUTION = 1
+    M_AS_OF = 2
+    M_PURPOSE = 4
+    M_CARD = 8
+    M_CONSENT = 16
+    M_DETAIL = 32
+    M_MARK = 64
+    C_INSURER = 1
+    C_SYMBOL = 2
+    C_NUMBER = 4
+    C_BRANCH = 8
+    C_BIRTH = 16
+    N_LIMIT = 1
+    N_DISEASES = 2
+
+cdef class Ask:
+    cdef readonly int as_of
+    cdef object data            # what the spans point into
+    cdef Span institution_span
+    cdef Span insurer
+    cdef Span symbol
+    cdef Span number
+    cdef Span mark
+    cdef int branch
+    cdef int birth_date
+    cdef bint limit_consent
+    cdef bint diseases_consent
+    cdef uint8_t[IDENTIFIER_BYTES] symbol_key
+    cdef uint8_t[IDENTIFIER_BYTES] number_key
+    cdef Py_ssize_t symbol_key_bytes
+    cdef Py_ssize_t number_key_bytes
+
+    def __init__(self):
+        raise TypeError("made by ordinary.read only")
+
+    @property
+    def institution(self):
+        return PyUnicode_DecodeASCII(<const char *>self.institution_span.at, self.institution_span.length, NULL)
+
+    @property
+    def insurer_number(self):
+        return PyUnicode_DecodeASCII(<const char *>self.insurer.at, self.insurer.length, NULL)
+
+    @property
+    def message(self):
+        cdef canon.Card card
+        cdef uint8_t[MESSAGE_BYTES] message
+        card.insurer, card.insurer_bytes = <const char *>self.insurer.at, self.insurer.length
+        card.symbol, card.symbol_bytes = <const char *>self.symbol_key, self.symbol_key_bytes
+        card.number, card.number_bytes = <const char *>self.number_key, self.number_key_bytes
+        card.birth_date = self.birth_date
+        canon.write_card(&card, message)
+        return PyBytes_FromStringAndSize(<const char *>message, canon.card_bytes(&card))
+
+    def answer(self, record, start, stop, data_version, insurer_name, fresh_at, advice):
+        cdef Py_buffer buffer
+        cdef Py_ssize_t first, last, size
+        cdef uint64_t version
+        cdef uint8_t[MOST_ANSWER_BYTES] answer
+        for piece in (insurer_name, fresh_at, advice):
+            if not isinstance(piece, bytes):
+                raise TypeError(f"a piece of the answer must be bytes, not {type(piece).__name__}")
+        if not isinstance(data_version, int):
+            raise TypeError("data_version must be int")
+        if not 0 <= data_version < 2**63:
+            raise ValueError("data_version is out of range")
+        version = data_version
+        PyObject_GetBuffer(record, &buffer, PyBUF_SIMPLE)
+        try:
+            first, last = _place(start, "start", buffer.len), _place(stop, "stop", buffer.len)
+            if first > last:
+                raise ValueError("start is behind stop")
+            size = _answer(
+                self, <const uint8_t *>buffer.buf + first, last - first, version, insurer_name, fresh_at, advice,
+                answer,
+            )
+        finally:
+            PyBuffer_Release(&buffer)
+        return PyBytes_FromStringAndSize(<const char *>answer, size) if size > 0 else None
+
+
+def read(data, start, stop, today):
+    cdef Py_ssize_t first, last
+    cdef Ask ask
+    if not isinstance(data, bytes):
+        raise TypeError(f"data must be bytes, not {type(data).__name__}")
+    first, last = _place(start, "start", PyBytes_GET_SIZE(data)), _place(stop, "stop", PyBytes_GET_SIZE(data))
+    if first > last:
+        raise ValueError("start is behind stop")
+    if not isinstance(today, int):
+        raise TypeError("today must be int")
+    if not FIRST_AS_OF <= today <= LAST_AS_OF:
+        return None
+    ask = Ask.__new__(Ask)
+    ask.data = data
+    ask.as_of = today
+    if not _read_inquiry(ask, <const uint8_t *>PyBytes_AS_STRING(data) + first, last - first):
+        return None
+    return ask
+
+
+cdef Py_ssize_t _place(value, str name, Py_ssize_t size) except -1:
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be int, not {type(value).__name__}")
+    if not 0 <= value <= size:
+        raise ValueError(f"{name} is not within data")
+    return value
+
+
+cdef bint _read_inquiry(Ask ask, const uint8_t *start, Py_ssize_t size) noexcept:
+    cdef Text text
+    cdef Span name, value
+    cdef unsigned int seen = 0, member
+    text.at, text.end = start, start + size
+    ask.mark.length = ask.symbol.length = ask.symbol_key_bytes = 0
+    ask.branch, ask.limit_consent, ask.diseases_consent = NO_BRANCH, False, False
+    if not take(&text, c"{"):
+        return False
+    while True:
+        if not take_name(&text, &name):
+            return False
+        member = _member(&name)
+        if member == 0 or seen & member:
+            return False
+        seen |= member
+        if member == M_CARD:
+            if not _read_card(ask, &text):
+                return False
+        elif member == M_CONSENT:
+            if not take_null(&text) and not _read_consent(ask, &text):
+                return False
+        elif (member == M_AS_OF or member == M_MARK) and take_null(&text):
+            pass
+        elif not take_string(&text, &value) or not _read_member(ask, member, &value):
+            return False
+        if take(&text, c","):
+            continue
+        if not take(&text, c"}"):
+            return False
+        break
+    skip_blanks(&text)
+    return text.at == text.end and seen & (M_INSTITUTION | M_CARD) == M_INSTITUTION | M_CARD
+
+
+cdef unsigned int _member(const Span *name) noexcept nogil:
+    if is_text(name, b"card", 4):
+        return M_CARD
+    if is_text(name, b"institution", 11):
+        return M_INSTITUTION
+    if is_text(name, b"as_of", 5):
+        return M_AS_OF
+    if is_text(name, b"purpose", 7):
+        return M_PURPOSE
+    if is_text(name, b"consent", 7):
+        return M_CONSENT
+    if is_text(name, b"id", 2):
+        return M_MARK
+    return M_DETAIL if is_text(name, b"detail", 6) else 0
+
+
+cdef bint _read_member(Ask ask, unsigned int member, const Span *value) noexcept:
+    if member == M_INSTITUTION:
+        ask.institution_span = value[0]
+        return value.length == INSTITUTION_DIGITS and _digits(value) == INSTITUTION_DIGITS and _check_digit_fits(value)
+    if member == M_AS_OF:
+        if value.length != canon.ISO_CHARS:
+            return False
+        ask.as_of = canon.read_iso(value.at)
+        return FIRST_AS_OF <= ask.as_of <= LAST_AS_OF
+    if member == M_PURPOSE:
+        return _is_purpose(value)
+    if member == M_DETAIL:
+        return is_text(value, b"full", 4)
+    ask.mark = value[0]
+    # With a letter in it, it is no My Number.
+    return 0 < value.length <= MARK_BYTES and (value.length < SUSPECT_DIGITS or _has_letter(value))
+
+
+cdef bint _is_purpose(const Span *value) noexcept nogil:
+    return (
+        is_text(value, b"treatment", 9) or is_text(value, b"dispensing", 10) or is_text(value, b"dental", 6)
+        or is_text(value, b"home_visit", 10) or is_text(value, b"online", 6) or is_text(value, b"emergency", 9)
+        or is_text(value, b"appointment", 11) or is_text(value, b"administration", 14)
+    )
+
+
+cdef bint _read_consent(Ask ask, Text *text) noexcept:
+    cdef Span name
+    cdef unsigned int seen = 0, member
+    cdef bint given
+    if not take(text, c"{"):
+        return False
+    if take(text, c"}"):
+        return True
+    while True:
+        if not take_name(text, &name):
+            return False
+        if is_text(&name, b"limit_certificate", 17):
+            member = N_LIMIT
+        elif is_text(&name, b"specific_diseases", 17):
+            member = N_DISEASES
+        else:
+            return False
+        if seen & member:
+            return False
+        seen |= member
+        if take_word(text, b"true", 4):
+            given = True
+        elif take_word(text, b"false", 5):
+            given = False
+        else:
+            return False
+        if member == N_LIMIT:
+            ask.limit_consent = given
+        else:
+            ask.diseases_consent = given
+        if not take(text, c","):
+            return take(text, c"}")
+
+
+cdef bint _read_card(Ask ask, Text *text) noexcept:
+    cdef Span name, value
+    cdef unsigned int seen = 0, member
+    if not take(text, c"{"):
+        return False
+    while True:
+        if not take_name(text, &name):
+            return False
+        member = _card_member(&name)
+        if member == 0 or seen & member:
+            return False
+        seen |= member
+        if (member == C_SYMBOL or member == C_BRANCH) and take_null(text):
+            pass
+        elif not take_string(text, &value) or not _read_card_member(ask, member, &value):
+            return False
+        if not take(text, c","):
+            break
+    return take(text, c"}") and seen & 21 == C_INSURER | C_NUMBER | C_BIRTH and _card_is_ordinary(ask)
+
+
+cdef unsigned int _card_member(const Span *name) noexcept nogil:
+    if is_text(name, b"insurer_number", 14):
+        return C_INSURER
+    if is_text(name, b"symbol", 6):
+        return C_SYMBOL
+    if is_text(name, b"number", 6):
+        return C_NUMBER
+    if is_text(name, b"branch", 6):
+        return C_BRANCH
+    return C_BIRTH if is_text(name, b"birth_date", 10) else 0
+
+
+cdef bint _read_card_member(Ask ask, unsigned int member, const Span *value) noexcept:
+    if member == C_INSURER:
+        ask.insurer = value[0]
+        return value.length == INSURER_DIGITS and _digits(value) == INSURER_DIGITS and _check_digit_fits(value)
+    if member == C_BIRTH:
+        if value.length != canon.ISO_CHARS:
+            return False
+        ask.birth_date = canon.read_iso(value.at)
+        return ask.birth_date >= FIRST_BIRTH_DATE
+    if member == C_BRANCH:
+        if value.length == 0:
+            return True
+        if value.length > 2 or _digits(value) != value.length:
+            return False
+        ask.branch = value.at[0] - c"0"
+        if value.length == 2:
+            ask.branch = 10 * ask.branch + value.at[1] - c"0"
+        return True
+    if value.length > IDENTIFIER_BYTES or _digits(value) >= SUSPECT_DIGITS:
+        return False
+    if member == C_SYMBOL:
+        ask.symbol = value[0]
+        ask.symbol_key_bytes = canon.fold_ascii(value.at, value.length, False, ask.symbol_key)
+        return ask.symbol_key_bytes >= 0
+    ask.number = value[0]
+    ask.number_key_bytes = canon.fold_ascii(value.at, value.length, True, ask.number_key)
+    return ask.number_key_bytes > 0
+
+
+cdef bint _card_is_ordinary(Ask ask) noexcept:
+    cdef Py_ssize_t position
+    if ask.insurer.at[0] == c"3" and ask.insurer.at[1] == c"9":
+        # 後期高齢: no symbol, and a number of eight digits with a check digit.
+        return (
+            ask.symbol_key_bytes == 0 and ask.number.length == ELDERLY_DIGITS
+            and _digits(&ask.number) == ELDERLY_DIGITS and _check_digit_fits(&ask.number)
+        )
+    for position in range(ask.number_key_bytes):
+        if ask.number_key[position] != c"-":
+            return True
+    return False
+
+
+cdef Py_ssize_t _digits(const Span *value) noexcept nogil:
+    """How many digits are in it."""
+    cdef Py_ssize_t position, count = 0
+    for position in range(value.length):
+        count += c"0" <= value.at[position] <= c"9"
+    return count
+
+
+cdef bint _has_letter(const Span *value) noexcept nogil:
+    cdef Py_ssize_t position
+    for position in range(value.length):
+        if c"a" <= (value.at[position] | 0x20) <= c"z":
+            return True
+    return False
+
+
+cdef bint _check_digit_fits(const Span *digits) noexcept nogil:
+    """As engine.identifiers.check_digit_ok."""
+    cdef int total = 0, digit
+    cdef Py_ssize_t position
+    for position in range(digits.length):
+        digit = digits.at[digits.length - 1 - position] - c"0"
+        if position & 1:
+            digit = 2 * digit - (9 if digit > 4 else 0)
+        total += digit
+    return total % 10 == 0
+
+
+# --- the answer -------------------------------------------------------------------------------------------------
+
+
+cdef Py_ssize_t _answer(
+    Ask ask, const uint8_t *start, Py_ssize_t size, uint64_t version, bytes insurer_name, bytes fresh_at, bytes advice,
+    uint8_t *target,
+) noexcept:
+    """How many bytes were written, 0 if this is for others to answer."""
+    cdef Record record
+    cdef Writer writer
+    if not read_record(&record, start, size) or not _is_valid(ask, &record):
+        return 0
+    writer.at, writer.end, writer.failed = target, target + MOST_ANSWER_BYTES, False
+    put_literal(&writer, b'{"verdict":"VALID","reason":null,"as_of":')
+    put_date(&writer, ask.as_of)
+    put_literal(&writer, b',"qualification":')
+    _write_qualification(&writer, ask, &record, insurer_name)
+    put_literal(&writer, b',"advice":')
+    put_bytes(&writer, advice)
+    put_literal(&writer, b',"data_version":')
+    put_number(&writer, version)
+    put_literal(&writer, b',"insurer_fresh_at":')
+    put_bytes(&writer, fresh_at)
+    put_literal(&writer, b',"notes":[],"warnings":[],"certificate":null')
+    if ask.mark.length:
+        put_literal(&writer, b',"id":')
+        put_quoted(&writer, &ask.mark)
+    put_literal(&writer, b"}")
+    return 0 if writer.failed else writer.at - target
+
+
+cdef bint _is_valid(Ask ask, const Record *record) noexcept:
+    """Whether the record is the card's and the qualification in force, as engine/rules decides, and needs no note."""
+    cdef const Value *held = &record.held[0]
+    cdef const Value *birth = &record.person[<int>P_BIRTH_DATE]
+    cdef Span symbol_key, number_key
+    cdef int member
+    symbol_key.at, symbol_key.length = ask.symbol_key, ask.symbol_key_bytes
+    number_key.at, number_key.length = ask.number_key, ask.number_key_bytes
+    for member in (Q_INSURER_NUMBER, Q_SYMBOL_KEY, Q_NUMBER_KEY, Q_BRANCH):
+        if held[member].kind != STRING:
+            return False
+    if not (birth.kind == NUMBER and birth.number == ask.birth_date):
+        return False
+    if not same_text(&held[<int>Q_INSURER_NUMBER].text, &ask.insurer):
+        return False
+    if not same_text(&held[<int>Q_SYMBOL_KEY].text, &symbol_key):
+        return False
+    if not same_text(&held[<int>Q_NUMBER_KEY].text, &number_key):
+        return False
+    if ask.branch != NO_BRANCH and not _is_branch(&held[<int>Q_BRANCH].text, ask.branch):
+        return False
+    if held[<int>Q_STATE].kind != NUMBER or held[<int>Q_STATE].number != 0:
+        return False
+    if held[<int>Q_GAINED_ON].kind != NUMBER or held[<int>Q_GAINED_ON].number > ask.as_of:
+        return False
+    return (
+        _is_later(&held[<int>Q_LOST_ON], <int64_t>ask.as_of + 1) and _is_later(&held[<int>Q_CARD_VALID_TO], ask.as_of)
+        and _is_begun(&held[<int>Q_CARD_VALID_FROM], ask.as_of)
+    )
+
+
+cdef inline bint _is_branch(const Span *text, int branch) noexcept nogil:
+    return (
+        text.length == 2 and text.at[0] == <uint8_t>(c"0" + branch // 10)
+        and text.at[1] == <uint8_t>(c"0" + branch % 10)
+    )
+
+
+cdef inline bint _is_later(const Value *day, int64_t first) noexcept nogil:
+    """No day at all, or one that is `first` or later."""
+    return day.kind == NIL or (day.kind == NUMBER and day.number >= first)
+
+
+cdef inline bint _is_begun(const Value *day, int64_t last) noexcept nogil:
+    return day.kind == NIL or (day.kind == NUMBER and day.number <= last)
+
+
+cdef void _write_qualification(Writer *writer, Ask ask, const Record *record, bytes insurer_name) noexcept:
+    cdef const Value *held = &record.held[0]
+    put_literal(writer, b'{"insurer_number":')
+    put_text(writer, &held[<int>Q_INSURER_NUMBER])
+    put_literal(writer, b',"insurer_name":')
+    put_bytes(writer, insurer_name)
+    put_literal(writer, b',"symbol":')
+    put_text_or_null(writer, &held[<int>Q_SYMBOL])
+    put_literal(writer, b',"number":')
+    put_text(writer, &held[<int>Q_NUMBER])
+    put_literal(writer, b',"branch":')
+    put_text_or_null(writer, &held[<int>Q_BRANCH])
+    put_literal(writer, b',"relation":')
+    put_choice(writer, &held[<int>Q_RELATION], b'"self"', b'"family"', NULL)
+    _write_person(writer, record)
+    put_literal(writer, b',"card_class":')
+    put_text(writer, &held[<int>Q_CARD_CLASS])
+    put_literal(writer, b',"card_issued_on":')
+    put_day_or_null(writer, &held[<int>Q_CARD_ISSUED_ON])
+    put_literal(writer, b',"card_valid_from":')
+    put_day_or_null(writer, &held[<int>Q_CARD_VALID_FROM])
+    put_literal(writer, b',"card_valid_to":')
+    put_day_or_null(writer, &held[<int>Q_CARD_VALID_TO])
+    put_literal(writer, b',"copay_ratio":')
+    put_text_or_null(writer, &held[<int>Q_COPAY_RATIO])
+    put_literal(writer, b',"preschool":')
+    put_flag(writer, &held[<int>Q_PRESCHOOL])
+    put_literal(writer, b',"elderly_certificate":')
+    _write_elderly(writer, &held[<int>Q_ELDERLY], &record.elderly[0])
+    # What the patient did not agree to disclose is left out; what there is to disclose, others write.
+    put_literal(writer, b',"limit_certificate":null,"specific_diseases":')
+    if ask.limit_consent and held[<int>Q_LIMIT].kind != NIL:
+        writer.failed = True
+    if not ask.diseases_consent:
+        put_literal(writer, b"null}")
+    elif held[<int>Q_DISEASES].kind == ARRAY and held[<int>Q_DISEASES].number == 0:
+        put_literal(writer, b"[]}")
+    else:
+        writer.failed = True
+
+
+cdef void _write_person(Writer *writer, const Record *record) noexcept nogil:
+    """The members about the holder, and those of the qualification that stand between them."""
+    cdef const Value *held = &record.held[0]
+    cdef const Value *person = &record.person[0]
+    put_literal(writer, b',"name":')
+    put_text(writer, &person[<int>P_NAME])
+    put_literal(writer, b',"name_kana":')
+    put_text_or_null(writer, &person[<int>P_NAME_KANA])
+    put_literal(writer, b',"sex":')
+    put_choice(writer, &person[<int>P_SEX], b'"male"', b'"female"', b'"unset"')
+    put_literal(writer, b',"birth_date":')
+    put_day(writer, &person[<int>P_BIRTH_DATE])
+    put_literal(writer, b',"gained_on":')
+    put_day(writer, &held[<int>Q_GAINED_ON])
+    put_literal(writer, b',"lost_on":')
+    put_day_or_null(writer, &held[<int>Q_LOST_ON])
+    put_literal(writer, b',"loss_reason":')
+    put_text_or_null(writer, &held[<int>Q_LOSS_REASON])
+    put_literal(writer, b',"insured_name":')
+    put_text_or_null(writer, &held[<int>Q_INSURED_NAME])
+    put_literal(writer, b',"name_other":')
+    put_text_or_null(writer, &person[<int>P_NAME_OTHER])
+    put_literal(writer, b',"name_other_kana":')
+    put_text_or_null(writer, &person[<int>P_NAME_OTHER_KANA])
+    put_literal(writer, b',"postcode":')
+    put_text_or_null(writer, &person[<int>P_POSTCODE])
+    put_literal(writer, b',"address":')
+    put_text_or_null(writer, &person[<int>P_ADDRESS])
+
+
+cdef void _write_elderly(Writer *writer, const Value *held, const Value *members) noexcept nogil:
+    if held.kind != ARRAY:
+        put_null_of(writer, held)
+        return
+    put_literal(writer, b'{"issued_on":')
+    put_day(writer, &members[<int>E_ISSUED_ON])
+    put_literal(writer, b',"valid_from":')
+    put_day(writer, &members[<int>E_VALID_FROM])
+    put_literal(writer, b',"valid_to":')
+    put_day_or_null(writer, &members[<int>E_VALID_TO])
+    put_literal(writer, b',"ratio":')
+    put_text(writer, &members[<int>E_RATIO])
+    put_literal(writer, b"}")

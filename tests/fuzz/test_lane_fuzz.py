@@ -1,0 +1,117 @@
+"""Asks whether the lane gives what the general server gives, for requests that are canonical, odd and mutated.
+
+Both get the same bytes, cut in the same places; the general server gets every request whose frame is
+canonical, as far as the lane went, in one piece: it forgets whole requests if one that comes with them cannot be read,
+and closes the connection if it has refused a request before all of it came.
+
+More than in every run:
+
+    LANE_REQUESTS=10000000 pytest tests/fuzz/test_lane_fuzz.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.app import Runner
+from engine import limits
+from ext import lane
+from tests.support import api, streams
+
+REQUESTS = int(os.environ.get("LANE_REQUESTS", "20000"))
+REQUESTS_IN_CI = 200_000
+IN_A_STREAM = 8
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Iterator[api.Engine]:
+    with api.engine(tmp_path) as engine:
+        yield engine
+
+
+async def compare(built: api.Engine, seeds: range, requests: int) -> tuple[int, dict[str, int]]:
+    """Send streams both ways. Returns how many requests the lane answered, and why it handed over."""
+    runners = [Runner(app) for app in (built.check_app, built.general_app)]
+    for runner in runners:
+        await runner.setup()
+    for seed in seeds:
+        chance = random.Random(seed)
+        pieces = streams.cut(chance, streams.stream(chance, requests))
+        await _same(runners, pieces, seed)
+    shared = runners[0].server._lane  # type: ignore[union-attr]
+    for runner in runners:
+        await runner.cleanup()
+    return shared.answered, dict(shared.handed_over)
+
+
+def test_the_lane_agrees_with_the_general_server(built: api.Engine) -> None:
+    answered, reasons = asyncio.run(compare(built, range(REQUESTS // IN_A_STREAM), IN_A_STREAM))
+    assert answered > REQUESTS / 8, "many requests must be answered in the lane"
+    if REQUESTS >= 10_000:
+        assert set(reasons) == {*lane.REASONS[1:], "refused"}, "every way out must have been taken"
+
+
+@pytest.mark.long
+def test_the_lane_agrees_with_the_general_server_on_many(built: api.Engine) -> None:
+    count = REQUESTS_IN_CI // IN_A_STREAM
+    asyncio.run(compare(built, range(1_000_000, 1_000_000 + count), IN_A_STREAM))
+
+
+def test_every_header_alone(built: api.Engine) -> None:
+    headers = [[], *([header] for header in streams.HEADERS)]
+    asyncio.run(alone(built, [[streams.request(streams.BODIES[0], more=more) + streams.END] for more in headers]))
+
+
+def test_every_request_line_alone(built: api.Engine) -> None:
+    asyncio.run(alone(built, [[streams.request(streams.BODIES[0], line) + streams.END] for line in streams.LINES]))
+
+
+def test_every_body_alone(built: api.Engine) -> None:
+    asyncio.run(alone(built, [[streams.request(body) + streams.END] for body in streams.BODIES]))
+
+
+def test_a_request_cut_anywhere(built: api.Engine) -> None:
+    data = streams.request(streams.BODIES[0])
+    asyncio.run(alone(built, [[data[:at], data[at:] + streams.END] for at in range(len(data))]))
+
+
+async def alone(built: api.Engine, several: list[list[bytes]]) -> None:
+    runners = [Runner(app) for app in (built.check_app, built.general_app)]
+    for runner in runners:
+        await runner.setup()
+    for pieces in several:
+        await _same(runners, pieces, pieces)
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def _same(runners: list[Runner], pieces: list[bytes], what: object) -> None:
+    in_lane, general = (runner.server for runner in runners)
+    assert in_lane is not None
+    before = in_lane._lane.answered  # type: ignore[attr-defined]
+    found = await streams.outcome(in_lane, pieces)
+    answered = in_lane._lane.answered - before  # type: ignore[attr-defined]
+    assert found == await streams.outcome(general, _cut_behind(pieces, answered)), what
+
+
+def _cut_behind(pieces: list[bytes], requests: int) -> list[bytes]:
+    """The same pieces, but the first requests, and the next one if it is framed canonically, each in one piece."""
+    data, places = b"".join(pieces), {0}
+    for piece in pieces:
+        places.add(max(places) + len(piece))
+    at = 0
+    for turn in range(requests + 1):
+        framed = lane.frame(data, at, limits.CHECK_BODY_BYTES_MAX)
+        if isinstance(framed, int):
+            assert turn == requests
+            break
+        places = {place for place in places if place <= at or place >= framed[5]} | {framed[5]}
+        at = framed[5]
+    ordered = sorted(places)
+    return [data[start:end] for start, end in zip(ordered, ordered[1:], strict=False)]

@@ -1,0 +1,193 @@
+"""The quick way of a check gives what the careful way gives, byte for byte, or nothing: no VALID may come of haste."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from api.wire.quick import Quick
+from api.wire.reading import Reader
+from api.wire.writing import Writer
+from engine import days
+from engine.errors import InputError
+from engine.records import (
+    ElderlyCertificate,
+    Insurer,
+    LimitCertificate,
+    Person,
+    Qualification,
+    Relation,
+    Sex,
+    SpecificDisease,
+    State,
+)
+from tests.support.api import ELDERLY_INSURER, INSTITUTION, INSURER, MY_NUMBER, OTHER_INSURER
+from tests.support.verdicts import AS_OF, BIRTH
+from tests.support.world import World, clock_of
+
+NEAR = st.integers(AS_OF - 2, AS_OF + 2)
+DAYS = NEAR | st.integers(30_000, 50_000) | st.sampled_from([-30_000, 0, 65_534, 70_000])
+TEXTS = st.sampled_from(
+    ["", "山田　太郎", "ミホン", "A-1 ﾊﾝｶｸ", 'quote"', "back\\slash", "tab\there", "\x7f", "𠮷" * 90]
+)
+SYMBOLS = st.sampled_from(["", "1234", "12-34", " 12/34", "ab", "-", "１２", "記号", MY_NUMBER])
+NUMBERS = st.sampled_from(["1", "01", "1987654", "19 87654", "---", "-1", "１", MY_NUMBER, "12345674", "0012345674"])
+BRANCHES = st.sampled_from(["", "0", "1", "01", "02", "99", "001", "x", "１"])
+INSURERS = st.sampled_from([INSURER, OTHER_INSURER, ELDERLY_INSURER, "01130013", "1130012", "130013"])
+ELDERLY = st.none() | st.builds(ElderlyCertificate, DAYS, DAYS, st.none() | DAYS, st.sampled_from(["020", ""]))
+LIMIT = st.none() | st.builds(LimitCertificate, st.just("01"), st.just("A03"), DAYS, DAYS, st.none() | DAYS)
+DISEASES = st.lists(st.builds(SpecificDisease, st.just("1"), DAYS, DAYS, st.none() | DAYS, st.just(10_000)), max_size=1)
+
+
+def key(text: str, number: bool = False) -> str:
+    """A canonical form, of what is in these lists."""
+    folded = text.translate({ord("１"): "1", ord("２"): "2", ord(" "): None, ord("/"): None}).upper()
+    return (folded.lstrip("0") or folded[:1]) if number else folded
+
+
+@st.composite
+def qualifications(draw: st.DrawFn) -> Qualification:
+    symbol, number = draw(SYMBOLS), draw(NUMBERS)
+    return Qualification(
+        insurer_number=draw(st.sampled_from([INSURER, OTHER_INSURER, ELDERLY_INSURER])),
+        symbol=symbol,
+        number=number,
+        symbol_key=key(symbol),
+        number_key=key(number, True),
+        branch=draw(st.sampled_from(["", "00", "01", "02"])),
+        gained_on=draw(DAYS),
+        lost_on=draw(st.none() | DAYS),
+        loss_reason=draw(st.sampled_from(["", "01", "99"])),
+        state=draw(st.sampled_from([State.CONFIRMED, State.CONFIRMED, *State])),
+        relation=draw(st.sampled_from(list(Relation))),
+        insured_name=draw(TEXTS),
+        card_issued_on=draw(st.none() | DAYS),
+        card_valid_from=draw(st.none() | DAYS),
+        card_valid_to=draw(st.none() | DAYS),
+        copay_ratio=draw(st.sampled_from(["", "030"])),
+        preschool=draw(st.booleans()),
+        elderly=draw(ELDERLY),
+        limit=draw(LIMIT),
+        diseases=tuple(draw(DISEASES)),
+    )
+
+
+@st.composite
+def people(draw: st.DrawFn) -> Person:
+    return Person(
+        draw(TEXTS),
+        draw(TEXTS),
+        draw(st.sampled_from(list(Sex))),
+        draw(st.sampled_from([BIRTH, BIRTH + 1])),
+        tuple(draw(st.lists(qualifications(), min_size=1, max_size=2))),
+        (),
+        "",
+        draw(TEXTS),
+        draw(TEXTS),
+        draw(TEXTS),
+        draw(TEXTS),
+    )
+
+
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, "", 0, True, [], {}, "x", "2026-11-23", "é", '"', "\\"])
+
+
+@st.composite
+def inquiries(draw: st.DrawFn, known: list[Person]) -> bytes:
+    """Mostly about somebody known, spelt in some way, with something odd now and then."""
+    whose = draw(st.sampled_from(known))
+    held = draw(st.sampled_from(whose.qualifications))
+    card: dict[str, Any] = {
+        "insurer_number": held.insurer_number if draw(st.integers(0, 9)) else draw(INSURERS),
+        "symbol": held.symbol if draw(st.integers(0, 5)) else draw(SYMBOLS | st.none()),
+        "number": held.number if draw(st.integers(0, 5)) else draw(NUMBERS),
+        "branch": held.branch if draw(st.integers(0, 3)) else draw(BRANCHES | st.none()),
+        "birth_date": days.format_iso(whose.birth_date if draw(st.integers(0, 9)) else draw(DAYS)),
+    }
+    request: dict[str, Any] = {"institution": INSTITUTION, "card": card}
+    if draw(st.booleans()):
+        request["as_of"] = days.format_iso(draw(DAYS))
+    if draw(st.booleans()):
+        request["purpose"] = draw(st.sampled_from(["treatment", "home_visit", "administration", "other"]))
+    if draw(st.booleans()):
+        names = st.sampled_from(["limit_certificate", "specific_diseases"])
+        request["consent"] = draw(st.none() | st.dictionaries(names, st.booleans()))
+    if draw(st.booleans()):
+        request["id"] = draw(st.sampled_from(["a1", "", None, "x" * 64, "x" * 65, MY_NUMBER, MY_NUMBER + "a", "é"]))
+    if not draw(st.integers(0, 5)):
+        target = draw(st.sampled_from([request, card]))
+        target[draw(st.sampled_from([*target, "colour", "detail", "certificate"]))] = draw(ODD)
+    if not draw(st.integers(0, 5)):
+        target = draw(st.sampled_from([request, card]))
+        target.pop(draw(st.sampled_from(list(target))))
+    return _text(draw, request).encode("utf-8", "surrogatepass")
+
+
+def _text(draw: st.DrawFn, request: dict[str, Any]) -> str:
+    style = draw(st.integers(0, 7))
+    text = json.dumps(request, ensure_ascii=style < 2, indent=1 if style == 2 else None)
+    if style == 3:
+        text = json.dumps(request, ensure_ascii=False, separators=(",", ":"))
+    if style == 4:
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(st.sampled_from([" ", "\n", ",", "}", '"', "\x00", "null"])) + text[at:]
+    return text
+
+
+def both(world: World, body: bytes) -> tuple[bytes | None, bytes | None]:
+    """The answer of the quick way, and that of the careful way; None if there is none."""
+    clock = clock_of(AS_OF)
+    reader = Reader(policy="warn", today=clock.today, insurer=world.verifier.insurer)
+    try:
+        mark, inquiry = reader.inquiry(body)
+        careful = Writer(insurer=world.verifier.insurer).answer(inquiry, world.verifier.check(inquiry), mark)
+    except InputError:
+        careful = None
+    framed = b"<" + body + b">"
+    return Quick(world.verifier, clock.today).answer(framed, 1, len(framed) - 1), careful
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.data())
+def test_the_quick_way_never_answers_otherwise(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name, World(Path(name), AS_OF) as world:
+        with world.store.transaction() as txn:
+            txn.put_insurer(Insurer(INSURER, '協会 "けんぽ"', fresh_at_ms=1_795_388_400_000))
+        known = data.draw(st.lists(people(), min_size=1, max_size=4))
+        world.replace(dict(enumerate(known, 1)))
+        for _ in range(25):
+            quick, careful = both(world, data.draw(inquiries(known)))
+            assert quick is None or quick == careful
+
+
+def ordinary_people() -> list[Person]:
+    held = Qualification(INSURER, "1234", "7", "1234", "7", "01", AS_OF - 100)
+    person = Person("見本　花子", "ミホン", Sex.FEMALE, BIRTH, (held,))
+    elderly = structs.replace(held, insurer_number=ELDERLY_INSURER, symbol="", symbol_key="", number="12345674")
+    elderly = structs.replace(elderly, number_key="12345674", elderly=ElderlyCertificate(1, 2, None, "020"))
+    return [
+        person,
+        structs.replace(person, qualifications=(elderly,), name="後期　高齢"),
+        structs.replace(person, qualifications=(structs.replace(held, number="8", number_key="8", lost_on=AS_OF + 1),)),
+    ]
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_ordinary_checks_take_the_quick_way(tmp_path: Path, at: int) -> None:
+    known = ordinary_people()
+    (held,) = known[at].qualifications
+    with World(tmp_path, AS_OF) as world:
+        world.replace(dict(enumerate(known, 1)))
+        card = {"insurer_number": held.insurer_number, "number": held.number, "birth_date": "2000-01-02"}
+        card |= {"symbol": held.symbol, "branch": "1"}
+        for more in ({}, {"id": "a1"}, {"consent": {"limit_certificate": True}}, {"purpose": "dental", "as_of": None}):
+            quick, careful = both(world, json.dumps({"institution": INSTITUTION, "card": card} | more).encode())
+            assert quick is not None and quick == careful
+            assert json.loads(quick)["verdict"] == "VALID"
