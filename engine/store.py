@@ -336,10 +336,10 @@ class StoreReader:
         """The person as known after change `seq`; None if there was no such person then. Raises RecordCorruptError."""
         return self.use_record(number, seq, _decoded_person)
 
-    def use_record(self, number: int, seq: int, use: Callable[[memoryview, int, int], _Used]) -> _Used | None:
+    def use_record(self, number: int, seq: int, use: Callable[..., _Used], *more: object) -> _Used | None:
         """What `use` makes of a person's record as of change `seq`; None if there was no such person then.
 
-        Args: use: gets the record, and where in it the Person's MessagePack begins and ends, and keeps none of it.
+        Args: use: gets the record, where the Person's MessagePack begins and ends in it, and `more`; keeps none of it.
         Raises RecordCorruptError.
         """
         wanted = _VERSION_KEY.pack(number, _MASK - seq)
@@ -353,7 +353,7 @@ class StoreReader:
                 key, value = cursor.item()
                 if key[:4] != wanted[:4]:
                     return None
-                return use(value, _check_record(key, value), len(value) - _TAIL_BYTES)
+                return use(value, _check_record(key, value), len(value) - _TAIL_BYTES, *more)
             finally:
                 txn.abort()
         except lmdb.Error as error:

@@ -79,21 +79,27 @@ class Verifier:
         """The decision alone, without notes that need the record: what a verdict-only answer says."""
         return self._decided(inquiry)[1]
 
-    def use_only_record(self, message: bytes, use: Callable[[memoryview, int, int, int], bytes | None]) -> bytes | None:
-        """What `use` makes of the record of the one person whom the index names for `message`.
+    def only_person(self, message: bytes) -> tuple[int, int] | None:
+        """The one person whom the index names for `message`, and the data version; None: nobody, or several people.
 
-        Args: use: gets the record, where in it the Person's MessagePack begins and ends, and the data version that all
-            of this belongs to. It compares the record with the inquiry, as everything that answers with data must.
-        Returns: None as well if the index names nobody or several people: then ask `check`.
+        Whoever goes on from here reads the record as of that version (`use_record`) and compares it with the inquiry.
         """
         index = self._index
         version = index.data_version
         matches = index.find_message(self._index_key, message)
         if len(matches) != 1 or index.data_version != version:
             return None
-        return self._store.use_record(
-            matches[0][0], version, lambda record, start, stop: use(record, start, stop, version)
-        )
+        return matches[0][0], version
+
+    @property
+    def use_record(self) -> Callable[..., bytes | None]:
+        """As StoreReader has it; with the person and the version that `only_person` gave."""
+        return self._store.use_record
+
+    @property
+    def insurers_version(self) -> int:
+        """Moves when any insurer's record changed."""
+        return self._index.insurers_version
 
     def insurer(self, number: str, version: int | None = None) -> Insurer | None:
         """A registered insurer, no fresher than a data version (default: the visible one). Kept until one changes.
