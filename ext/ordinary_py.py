@@ -39,6 +39,18 @@ class _Odd(Exception):
 
 @final
 class Ask:
+    __slots__ = (
+        "_birth_date",
+        "_branch",
+        "_consent",
+        "_mark",
+        "_number_key",
+        "_symbol_key",
+        "as_of",
+        "insurer_number",
+        "institution",
+        "message",
+    )
     message: bytes
     as_of: int
     institution: str
