@@ -87,7 +87,7 @@ def import_one(way: Registrar, feed: Feed, report: Path | None = None, as_json: 
             _print_errors(found)
         code = error.exit_code if isinstance(error, ProblemError) else Exit.NEGATIVE
         raise CommandError(
-            code, found["code"], f"{feed.path} is rejected, nothing of it was applied: {found['detail']}"
+            code, found["code"], f"{feed.path} is rejected: {found['detail']}"
         ) from None
     if report is not None:
         _write_report(report, {"code": None, "detail": None, "error_count": 0, "errors": []})

@@ -256,7 +256,7 @@ def _call(
     if errors:
         report = Report(rows=len(operations))
         report.add_errors(errors)
-        raise FeedRowsError(f"{report.error_count} errors in {len(operations)} operations", report=report)
+        raise FeedRowsError(f"wrong operations or members: {report.error_count}; nothing was applied", report=report)
     return DeltaCall(
         insurer=number,
         feed_number=head.feed_number,

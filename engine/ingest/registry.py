@@ -407,7 +407,7 @@ class _Import:
     def _refuse_errors(self) -> None:
         if self._report.error_count:
             raise FeedRowsError(
-                f"{self._report.error_count} rows or cells are wrong; nothing was applied", report=self._report
+                f"wrong rows or cells: {self._report.error_count}; nothing was applied", report=self._report
             )
 
     def _apply(self, staged: Staged) -> None:
@@ -596,7 +596,7 @@ class _Group:
                 report.add_errors([refusal])
         if report.error_count:
             self._workspace.undo(length)
-            raise FeedRowsError(f"{report.error_count} operations are wrong; nothing was applied", report=report)
+            raise FeedRowsError(f"wrong operations or members: {report.error_count}; nothing was applied", report=report)
         return counts
 
 

@@ -176,7 +176,7 @@ def problem_bodies() -> bytes:
     found = [
         errors.MyNumberError("twelve digits that may be a My Number", field="card.number"),
         errors.WriterBusyError("the registry is writing", retry_after_ms=1000),
-        errors.FeedRowsError("1 rows or cells are wrong; nothing was applied", report=report),
+        errors.FeedRowsError("wrong rows or cells: 1; nothing was applied", report=report),
         problems.NotFoundError("there is nothing at this path"),
         ZeroDivisionError("what is not ours is not shown"),
     ]
