@@ -165,7 +165,7 @@ def _print_errors(found: dict[str, Any]) -> None:
     errors = found["errors"]
     if errors:
         rows = [(each["row"], each["column"], each["code"], each["kind"]) for each in errors[:_ERRORS_SHOWN]]
-        print_table(("row", "column", "code", "kind of value"), rows)
+        print_table(("data row", "column", "code", "kind of value"), rows)
     if found["error_count"] > _ERRORS_SHOWN:
         typer.echo(f"... and {found['error_count'] - _ERRORS_SHOWN} more errors; --report FILE lists them")
 

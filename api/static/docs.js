@@ -4,12 +4,12 @@
 const WORDS = {
   ja: {
     parameters: "パラメーター", request: "送る内容", responses: "応答", example: "例", required: "必須", nullable: "なければ null",
-    oneOf: "次のいずれか", list: "の配列", tryIt: "試す", send: "送信", body: "本文", type: "形式", answer: "応答",
+    oneOf: "次のいずれか", list: "{} の配列", tryIt: "試す", send: "送信", body: "本文", type: "形式", answer: "応答",
     unreachable: "サーバーに届きませんでした。", max: "最大", chars: "文字", items: "件まで", define: "定義ファイル",
   },
   en: {
     parameters: "Parameters", request: "Request", responses: "Responses", example: "Example", required: "required", nullable: "or null",
-    oneOf: "one of", list: "list of", tryIt: "Try it", send: "Send", body: "Body", type: "Type", answer: "Answer",
+    oneOf: "one of", list: "list of {}", tryIt: "Try it", send: "Send", body: "Body", type: "Type", answer: "Answer",
     unreachable: "The server was not reached.", max: "at most", chars: "characters", items: "items", define: "Definition",
   },
 };
@@ -56,9 +56,11 @@ function shape(schema) {
 function typeText(given) {
   const { schema, nullable } = shape(given);
   const suffix = nullable ? ` (${word("nullable")})` : "";
+  // A name alone says nothing of the values that there are.
+  const named = resolve(schema);
+  if (named.enum) return named.enum.map((value) => JSON.stringify(value)).join(" | ") + suffix;
   if (schema.$ref) return schema.$ref.split("/").pop() + suffix;
-  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ") + suffix;
-  if (schema.type === "array" || schema.items) return `${word("list")} ${typeText(schema.items || {})}` + suffix;
+  if (schema.type === "array" || schema.items) return word("list").replace("{}", typeText(schema.items || {})) + suffix;
   if (schema.anyOf) return schema.anyOf.map(typeText).join(" | ");
   const types = [].concat(schema.type || "any").filter((name) => name !== "null");
   return types.join(" | ") + suffix;

@@ -72,6 +72,12 @@ def described(port: Port) -> dict[str, tuple[str, str, dict[str, Any]]]:
     }
 
 
+def test_values_that_a_member_may_have_are_listed(pages: Any, server: Served) -> None:
+    text = pages(server.check, "ja").value("document.body.textContent")
+    assert '"SUPERSEDED"' in text and '"unknown_card"' in text and '"certificate_grace"' in text
+    assert "SpecificDiseaseView の配列" in text
+
+
 # --- where it comes from --------------------------------------------------------------------------------------------
 
 
