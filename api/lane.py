@@ -24,6 +24,8 @@ HEAD_SECONDS: Final = 10
 BODY_GRACE_SECONDS: Final = 2
 """How long a body may take here; then the general server waits for it, which knows how to refuse a slow one."""
 SWEEP_SECONDS: Final = 1.0
+LOOKED_AT_MAX: Final = 1_000
+"""How many connections are looked at in one go: a fraction of a millisecond."""
 REQUESTS_AT_A_TIME: Final = 64
 """How many requests of one connection are answered before others get their turn."""
 
@@ -71,9 +73,17 @@ class Lane:
 
     def _sweep(self) -> None:
         self.time += 1
-        for connection in list(self.connections):
-            connection.look(self.time)
+        self._look(list(self.connections))
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+
+    def _look(self, left: list[Connection]) -> None:
+        """Look at some of these; the rest when others had their turn."""
+        for connection in left[-LOOKED_AT_MAX:]:
+            connection.look(self.time)
+        del left[-LOOKED_AT_MAX:]
+        if left:
+            asyncio.get_running_loop().call_soon(self._look, left)
 
 
 class Connection(asyncio.Protocol):

@@ -163,6 +163,20 @@ def test_a_slow_head_or_an_idle_connection_is_closed(served: Served, shared: lan
 
 
 @pytest.mark.usefixtures("quick_clock")
+def test_all_connections_are_looked_at_however_many(
+    served: Served, shared: lane.Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "LOOKED_AT_MAX", 3)
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(served.check.connect()) for _ in range(20)]
+        for connection in connections:
+            connection.sendall(CHECK[:50])
+        for connection in connections:
+            connection.settimeout(10)
+            assert connection.recv(1) == b""
+
+
+@pytest.mark.usefixtures("quick_clock")
 def test_a_slow_body_is_left_to_the_general_server(served: Served, shared: lane.Lane) -> None:
     with served.check.connect() as connection:
         connection.sendall(CHECK[:-1])
