@@ -24,6 +24,8 @@ HEAD_SECONDS: Final = 10
 BODY_GRACE_SECONDS: Final = 2
 """How long a body may take here; then the general server waits for it, which knows how to refuse a slow one."""
 SWEEP_SECONDS: Final = 1.0
+HOSTS_MAX: Final = 64
+"""Spellings of Host that are remembered."""
 LOOKED_AT_MAX: Final = 1_000
 """How many connections are looked at in one go: a fraction of a millisecond."""
 REQUESTS_AT_A_TIME: Final = 64
@@ -48,7 +50,8 @@ class Lane:
     ) -> None:
         self.desk = desk
         self.answer = answer
-        self.is_this_host = is_this_host
+        self._is_this_host = is_this_host
+        self._hosts: set[bytes] = set()
         self.connections: set[Connection] = set()
         self.answered = 0
         self.handed_over: Counter[str] = Counter()
@@ -56,6 +59,16 @@ class Lane:
         self.time = 0
         """Seconds, about: counted by the sweep, so that no request has to ask for the time."""
         self._sweeper: asyncio.TimerHandle | None = None
+
+    def is_this_host(self, given: bytes) -> bool:
+        """Whether a Host header names this machine; what did is remembered as it was spelt."""
+        if given in self._hosts:
+            return True
+        if not self._is_this_host(given.decode("ascii")):
+            return False
+        if len(self._hosts) < HOSTS_MAX:
+            self._hosts.add(given)
+        return True
 
     def connection(self, general: Protocol) -> asyncio.Protocol:
         """The protocol of a new connection; `general` makes the one that takes over."""
@@ -195,7 +208,7 @@ class Connection(asyncio.Protocol):
         """The response to one request; None if it is not for the lane to answer."""
         host, host_end, mark, mark_end, body, end = found
         shared = self._lane
-        if not shared.is_this_host(data[host:host_end].decode("ascii")):
+        if not shared.is_this_host(data[host:host_end]):
             return None
         try:
             answer = shared.answer(data, body, end)
