@@ -44,6 +44,7 @@ cdef enum Known:
     ACCEPT
     MARK
     CONNECTION
+    AGENT
     KNOWN_COUNT
     ANYWHERE
     UNKNOWN
@@ -219,7 +220,7 @@ cdef int _against(int known, const uint8_t *value, Py_ssize_t size, Head *head) 
         return NONE if _is(value, size, b"*/*", 3) or _is(value, size, b"application/json", 16) else HEADER_SPECIAL
     if known == CONNECTION:
         return NONE if _is_folded(value, size, b"keep-alive", 10) else HEADER_SPECIAL
-    return NONE if size else HEADER_SPECIAL
+    return NONE if size or known == AGENT else HEADER_SPECIAL
 
 
 cdef inline bint _is(const uint8_t *value, Py_ssize_t size, const char *wanted, Py_ssize_t length) noexcept nogil:
@@ -247,19 +248,27 @@ cdef int _known(const uint8_t *name, Py_ssize_t size) noexcept nogil:
     if size == 2:
         return ANYWHERE if _is_folded(name, size, b"te", 2) else UNKNOWN
     if size == 4:
-        return HOST if _is_folded(name, size, b"host", 4) else UNKNOWN
+        if _is_folded(name, size, b"host", 4):
+            return HOST
+        return ANYWHERE if _is_folded(name, size, b"etag", 4) else UNKNOWN
     if size == 6:
         if _is_folded(name, size, b"accept", 6):
             return ACCEPT
-        return ANYWHERE if _is_folded(name, size, b"expect", 6) else UNKNOWN
+        return ANYWHERE if _is_folded(name, size, b"expect", 6) or _is_folded(name, size, b"server", 6) else UNKNOWN
     if size == 7:
         return ANYWHERE if _is_folded(name, size, b"upgrade", 7) or _is_folded(name, size, b"trailer", 7) else UNKNOWN
     if size == 10:
-        return CONNECTION if _is_folded(name, size, b"connection", 10) else UNKNOWN
+        if _is_folded(name, size, b"connection", 10):
+            return CONNECTION
+        return AGENT if _is_folded(name, size, b"user-agent", 10) else UNKNOWN
     if size == 12:
         if _is_folded(name, size, b"content-type", 12):
             return TYPE
+        if _is_folded(name, size, b"max-forwards", 12):
+            return ANYWHERE
         return MARK if _is_folded(name, size, b"x-request-id", 12) else UNKNOWN
+    if size == 13:
+        return ANYWHERE if _is_folded(name, size, b"content-range", 13) else UNKNOWN
     if size == 14:
         if _is_folded(name, size, b"content-length", 14):
             return LENGTH
@@ -267,7 +276,7 @@ cdef int _known(const uint8_t *name, Py_ssize_t size) noexcept nogil:
     if size == 16:
         if _is_folded(name, size, b"content-encoding", 16) or _is_folded(name, size, b"proxy-connection", 16):
             return ANYWHERE
-        return UNKNOWN
+        return ANYWHERE if _is_folded(name, size, b"content-location", 16) else UNKNOWN
     if size == 17:
         if _is_folded(name, size, b"transfer-encoding", 17) or _is_folded(name, size, b"sec-websocket-key", 17):
             return ANYWHERE

@@ -22,7 +22,7 @@ REASONS: Final = (
 )
 _LINE, _SIZE, _FORM, _REPEATED, _MISSING, _SPECIAL, _TYPE, _LENGTH, _BODY = range(1, 10)
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~]*?)[ \t]*")
-_KNOWN: Final = (b"host", b"content-length", b"content-type", b"accept", b"x-request-id", b"connection")
+_KNOWN: Final = (b"host", b"content-length", b"content-type", b"accept", b"x-request-id", b"connection", b"user-agent")
 _ANYWHERE: Final = {
     b"transfer-encoding",
     b"content-encoding",
@@ -34,6 +34,11 @@ _ANYWHERE: Final = {
     b"http2-settings",
     b"sec-websocket-key",
     b"sec-websocket-key1",
+    b"content-location",
+    b"content-range",
+    b"etag",
+    b"max-forwards",
+    b"server",
 }
 """Whatever its value, a request with one of these is not an ordinary one."""
 _ACCEPTED: Final = (b"*/*", b"application/json")
@@ -100,7 +105,7 @@ def _reason(name: bytes, value: bytes) -> int:
         return 0 if value in _ACCEPTED else _SPECIAL
     if name == b"connection":
         return 0 if value.lower() == b"keep-alive" else _SPECIAL
-    return 0 if value else _SPECIAL
+    return 0 if value or name == b"user-agent" else _SPECIAL
 
 
 def response(head: bytes, mark: bytes, body: bytes) -> bytes:

@@ -68,6 +68,13 @@ def test_every_header_alone(built: api.Engine) -> None:
     asyncio.run(alone(built, [[streams.request(streams.BODIES[0], more=more) + streams.END] for more in headers]))
 
 
+def test_every_header_twice(built: api.Engine) -> None:
+    """Some of them aiohttp refuses to see twice, whatever they say."""
+    asyncio.run(
+        alone(built, [[streams.request(streams.BODIES[0], more=[one, one]) + streams.END] for one in streams.HEADERS])
+    )
+
+
 def test_every_request_line_alone(built: api.Engine) -> None:
     asyncio.run(alone(built, [[streams.request(streams.BODIES[0], line) + streams.END] for line in streams.LINES]))
 

@@ -77,6 +77,12 @@ HEADERS = [
     b"HTTP2-Settings: x",
     b"Sec-WebSocket-Key: x",
     b"Proxy-Connection: keep-alive",
+    b"Content-Location: /",
+    b"Content-Range: bytes 0-1/2",
+    b"ETag: x",
+    b"Max-Forwards: 1",
+    b"Server: x",
+    b"User-Agent: ",
 ]
 LINES = [
     b"POST /v1/eligibility/check HTTP/1.1",
