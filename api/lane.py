@@ -89,7 +89,6 @@ class Lane:
         self._look(list(self.connections))
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
-
     def _look(self, left: list[Connection]) -> None:
         """Look at some of these; the rest when others had their turn."""
         for connection in left[-LOOKED_AT_MAX:]:

@@ -86,9 +86,7 @@ def import_one(way: Registrar, feed: Feed, report: Path | None = None, as_json: 
         else:
             _print_errors(found)
         code = error.exit_code if isinstance(error, ProblemError) else Exit.NEGATIVE
-        raise CommandError(
-            code, found["code"], f"{feed.path} is rejected: {found['detail']}"
-        ) from None
+        raise CommandError(code, found["code"], f"{feed.path} is rejected: {found['detail']}") from None
     if report is not None:
         _write_report(report, {"code": None, "detail": None, "error_count": 0, "errors": []})
     if as_json:

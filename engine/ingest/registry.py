@@ -596,7 +596,9 @@ class _Group:
                 report.add_errors([refusal])
         if report.error_count:
             self._workspace.undo(length)
-            raise FeedRowsError(f"wrong operations or members: {report.error_count}; nothing was applied", report=report)
+            raise FeedRowsError(
+                f"wrong operations or members: {report.error_count}; nothing was applied", report=report
+            )
         return counts
 
 
