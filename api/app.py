@@ -47,7 +47,7 @@ def check_app(verifier: Verifier, config: Config) -> web.Application:
     today = Clock(config.clock_fixed_ms).today
     reader = reading.Reader(policy=config.inquiry_check_digits, today=today, insurer=verifier.insurer)
     writer = writing.Writer(insurer=verifier.insurer)
-    answerer = checks.Answerer(verifier, today, reader, writer)
+    answerer = checks.Answerer(verifier, reader, writer)
     check = checks.check(desk, answerer)
     routes: list[Route] = [
         ("POST", checks.PATH, check),

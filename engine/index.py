@@ -130,12 +130,12 @@ class IndexReader:
     @property
     def generation(self) -> int:
         """Number of the generation in use."""
-        return self._live().generation
+        return self.live().generation
 
     @property
     def count(self) -> int:
         """Entries in the table."""
-        return self._live().count
+        return self.live().count
 
     @property
     def huge_pages(self) -> bool:
@@ -148,13 +148,13 @@ class IndexReader:
         Args: hashes: uint64, shape (n, 2), C-contiguous.
         Returns: the number of entries of each key, and all entries (probe.MATCH_DTYPE), key after key.
         """
-        return _find_many(self._live(), hashes)
+        return _find_many(self.live(), hashes)
 
     def find_many_rows(
         self, key: bytes, rows: NDArray[np.uint8], lengths: NDArray[np.uint16]
     ) -> tuple[NDArray[np.uint8], NDArray[np.void]]:
         """The same from messages: the first `lengths[i]` bytes of row i are hashed on the way."""
-        table = self._live()
+        table = self.live()
         return _gathered(
             len(rows),
             lambda start, counts, matches: table.find_many_rows(key, rows[start:], lengths[start:], counts, matches),
@@ -176,7 +176,8 @@ class IndexReader:
         self._table.release()
         self._segment.close()
 
-    def _live(self) -> probe.Table:
+    def live(self) -> probe.Table:
+        """The table of the generation in force, for compiled code that searches it directly. Keep it no longer."""
         return self._follow() if self._table.retired else self._table
 
     def _follow(self) -> probe.Table:

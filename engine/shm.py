@@ -6,6 +6,7 @@ is an error at creation and never a SIGBUS later; files are replaced and unlinke
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -85,6 +86,40 @@ def open_(path: Path, *, writable: bool = False) -> Segment:
         return Segment(path, _map(descriptor, os.fstat(descriptor).st_size, protection))
     finally:
         os.close(descriptor)
+
+
+class Window:
+    """A file mapped read-only with room behind its end, where it will grow; nothing there may be touched before."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            address = _libc.mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        finally:
+            os.close(descriptor)
+        if address in (None, _MAP_FAILED):
+            raise OSError(ctypes.get_errno(), f"cannot map {size_bytes} bytes")
+        self._address: int | None = address
+        self._size_bytes = size_bytes
+        # Look-ups are random: what lies beside a page is not wanted with it.
+        _libc.madvise(address, size_bytes, mmap.MADV_RANDOM)
+        memory = (ctypes.c_char * size_bytes).from_address(address)
+        self.buffer = memoryview(memory).cast("B").toreadonly()
+
+    def close(self) -> None:
+        """Unmap. Raises BufferError while something still uses the buffer."""
+        if self._address is not None:
+            self.buffer.release()
+            _libc.munmap(self._address, self._size_bytes)
+            self._address = None
+
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 
 def is_aligned(segment: Segment) -> bool:

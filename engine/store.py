@@ -17,13 +17,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import lmdb
 import msgspec
 import numpy as np
 
-from engine import durable
+from engine import durable, shm
 from engine.entries import ENTRY_BYTES, ENTRY_DTYPE
 from engine.errors import (
     KeyMismatchError,
@@ -36,8 +36,7 @@ from engine.errors import (
     StoreVersionError,
 )
 from engine.records import Insurer, Person
-
-_Used = TypeVar("_Used")
+from ext import pages
 
 SCHEMA_VERSION: Final = 1
 RECORD_VERSION: Final = 1
@@ -147,7 +146,7 @@ def pack_record(key: bytes, recorded_at_ms: int, entries: bytes, person: bytes) 
     return body + _RECORD_TAIL.pack(zlib.crc32(body, zlib.crc32(key)))
 
 
-def _check_record(key: bytes | memoryview, value: bytes | memoryview) -> int:
+def _check_record(key: bytes, value: bytes) -> int:
     """Check a record's checksum and version. Returns where its MessagePack starts."""
     # The CRC-32 of anything followed by its own CRC-32 is always this residue: nothing has to be cut off first.
     if zlib.crc32(value, zlib.crc32(key)) != _CRC_RESIDUE:
@@ -160,13 +159,10 @@ def _check_record(key: bytes | memoryview, value: bytes | memoryview) -> int:
     return start
 
 
-def _person_of(key: bytes | memoryview, value: bytes | memoryview) -> Person:
-    return _decoded_person(value, _check_record(key, value), len(value) - _TAIL_BYTES)
-
-
-def _decoded_person(value: bytes | memoryview, start: int, stop: int) -> Person:
+def _person_of(key: bytes, value: bytes) -> Person:
+    start = _check_record(key, value)
     try:
-        return _decode_person(value[start:stop])
+        return _decode_person(memoryview(value)[start:-_TAIL_BYTES])
     except msgspec.MsgspecError:
         raise RecordCorruptError("a record does not decode") from None
 
@@ -308,6 +304,8 @@ class StoreReader:
         self._closed = False
         try:
             self.store_id, self.created_ms = self._verify(key_id)
+            self._files = shm.Window(path / "data.mdb", map_bytes), shm.open_(path / "lock.mdb")
+            self.pages = pages.Pages(self._files[0].buffer, self._files[1].buffer, b"versions")
         except BaseException:
             _release(path, self._shared)
             raise
@@ -334,30 +332,19 @@ class StoreReader:
 
     def person(self, number: int, seq: int) -> Person | None:
         """The person as known after change `seq`; None if there was no such person then. Raises RecordCorruptError."""
-        return self.use_record(number, seq, _decoded_person)
+        found = self._entry_from(_VERSION_KEY.pack(number, _MASK - seq))
+        if found is None or _VERSION_KEY.unpack(found[0])[0] != number:
+            return None
+        return _person_of(*found)
 
-    def use_record(self, number: int, seq: int, use: Callable[..., _Used], *more: object) -> _Used | None:
-        """What `use` makes of a person's record as of change `seq`; None if there was no such person then.
-
-        Args: use: gets the record, where the Person's MessagePack begins and ends in it, and `more`; keeps none of it.
-        Raises RecordCorruptError.
-        """
-        wanted = _VERSION_KEY.pack(number, _MASK - seq)
-        try:
-            # buffers: the record is decoded from the map itself, without a copy, before the transaction ends
-            txn = self._env.begin(buffers=True)
-            try:
-                cursor = txn.cursor(self._versions)
-                if not cursor.set_range(wanted):
-                    return None
-                key, value = cursor.item()
-                if key[:4] != wanted[:4]:
-                    return None
-                return use(value, _check_record(key, value), len(value) - _TAIL_BYTES, *more)
-            finally:
-                txn.abort()
-        except lmdb.Error as error:
-            raise _store_error(error) from error
+    def _entry_from(self, wanted: bytes) -> tuple[bytes, bytes] | None:
+        """The first entry of `versions` at or behind a key: from the pages if they say, else from LMDB."""
+        found = self.pages.seek(wanted)
+        if found != ():
+            return found
+        with self._reading() as txn:
+            cursor = txn.cursor(self._versions)
+            return cursor.item() if cursor.set_range(wanted) else None
 
     def people(self, numbers: Iterable[int], seq: int) -> list[Person | None]:
         """Several people as known after change `seq`, all from one snapshot."""
@@ -568,6 +555,9 @@ class StoreReader:
         """Let go of the environment."""
         if not self._closed:
             self._closed = True
+            self.pages.release()
+            for file in self._files:
+                file.close()
             _release(self.path, self._shared)
 
 

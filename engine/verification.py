@@ -36,6 +36,7 @@ from engine.records import (
 )
 from engine.rules import BRANCH_CODES, Decision, Holder, Spell, decide_card, spells_of
 from engine.store import StoreReader
+from ext import quick
 
 _Known = tuple[int, tuple[tuple[int, Insurer], ...]]
 """Of one insurer: `insurers_version` when it was read, and the newest states with the change of each, newest first."""
@@ -79,22 +80,9 @@ class Verifier:
         """The decision alone, without notes that need the record: what a verdict-only answer says."""
         return self._decided(inquiry)[1]
 
-    def only_person(self, message: bytes) -> tuple[int, int] | None:
-        """The one person whom the index names for `message`, and the data version; None: nobody, or several people.
-
-        Whoever goes on from here reads the record as of that version (`use_record`) and compares it with the inquiry.
-        """
-        index = self._index
-        version = index.data_version
-        matches = index.find_message(self._index_key, message)
-        if len(matches) != 1 or index.data_version != version:
-            return None
-        return matches[0][0], version
-
-    @property
-    def use_record(self) -> Callable[..., bytes | None]:
-        """As StoreReader has it; with the person and the version that `only_person` gave."""
-        return self._store.use_record
+    def quick(self, insurer: Callable[[str, int], tuple[bytes, bytes]], advice: bytes) -> quick.Quick:
+        """The quick way (ext/quick) over this index and store. It compares the record with the inquiry, as here."""
+        return quick.Quick(self._index.live, self._store.pages, self._index_key, self._clock.today, insurer, advice)
 
     @property
     def insurers_version(self) -> int:

@@ -10,7 +10,9 @@ bounds. The names below are all that other packages may use, as `from ext import
     keyhash   keyed 128-bit hash of identifiers
     lane      the frame of a canonical check request among the bytes of a connection
     ordinary  the ordinary check by card: inquiry in plain JSON, answer out of one record
+    pages     entries of an LMDB file that others write to, without a call of LMDB
     probe     open-addressing table in the caller's buffer
+    quick     the ordinary check in one call: inquiry, table, pages, answer
     sheet     the plain lines of a CSV: values, packed records and messages by a plan
 
 Each has a twin in plain Python (`keyhash_py`), which is the readable specification: same names, arguments,
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
     import ext.keyhash as keyhash
     import ext.lane as lane
     import ext.ordinary as ordinary
+    import ext.pages as pages
     import ext.probe as probe
+    import ext.quick as quick
     import ext.sheet as sheet
 
-__all__ = ["FORM", "canon", "frame", "keyhash", "lane", "ordinary", "probe", "sheet"]
+__all__ = ["FORM", "canon", "frame", "keyhash", "lane", "ordinary", "pages", "probe", "quick", "sheet"]
 
 FORM = os.environ.get("SHIKAKU_EXT") or "compiled"
 """Which form runs: `compiled` or `python`."""

@@ -15,24 +15,18 @@ from ext.held cimport (
 from ext.packed cimport ARRAY, NIL, NUMBER, STRING, Value
 from ext.scan cimport Span, Text, is_text, same_text, skip_blanks, take, take_name, take_null, take_string, take_word
 from ext.written cimport (
-    Writer, put_bytes, put_choice, put_date, put_day, put_day_or_null, put_flag, put_literal, put_null_of, put_number,
-    put_quoted, put_text, put_text_or_null,
+    Writer, put_choice, put_date, put_day, put_day_or_null, put_flag, put_literal, put_null_of, put_number,
+    put_quoted, put_span, put_text, put_text_or_null,
 )
 
 cdef enum:
-    MOST_ANSWER_BYTES = 8192
-    FIRST_AS_OF = 1
-    LAST_AS_OF = 65533
     FIRST_BIRTH_DATE = -25566
     INSTITUTION_DIGITS = 10
     INSURER_DIGITS = 8
-    IDENTIFIER_BYTES = 20
     MARK_BYTES = 64
     # A My Number has as many; what may hold one goes the careful way.
     SUSPECT_DIGITS = 12
     ELDERLY_DIGITS = 8
-    # More than the longest message: a head, an insurer, a date, two identifiers and what separates them.
-    MESSAGE_BYTES = 80
     NO_BRANCH = -1
 
 ANSWER_BYTES_MAX = MOST_ANSWER_BYTES
@@ -65,49 +59,35 @@ cdef enum:
     N_DISEASES = 2
 
 cdef class Ask:
-    cdef readonly int as_of
-    cdef object data            # what the spans point into
-    cdef Span institution_span
-    cdef Span insurer
-    cdef Span symbol
-    cdef Span number
-    cdef Span mark
-    cdef int branch
-    cdef int birth_date
-    cdef bint limit_consent
-    cdef bint diseases_consent
-    cdef uint8_t[IDENTIFIER_BYTES] symbol_key
-    cdef uint8_t[IDENTIFIER_BYTES] number_key
-    cdef Py_ssize_t symbol_key_bytes
-    cdef Py_ssize_t number_key_bytes
+    cdef Inquiry asked
+    cdef object data            # what its spans point into
 
     def __init__(self):
         raise TypeError("made by ordinary.read only")
 
     @property
+    def as_of(self):
+        return self.asked.as_of
+
+    @property
     def institution(self):
-        return PyUnicode_DecodeASCII(<const char *>self.institution_span.at, self.institution_span.length, NULL)
+        return _ascii(&self.asked.institution)
 
     @property
     def insurer_number(self):
-        return PyUnicode_DecodeASCII(<const char *>self.insurer.at, self.insurer.length, NULL)
+        return _ascii(&self.asked.insurer)
 
     @property
     def message(self):
-        cdef canon.Card card
         cdef uint8_t[MESSAGE_BYTES] message
-        card.insurer, card.insurer_bytes = <const char *>self.insurer.at, self.insurer.length
-        card.symbol, card.symbol_bytes = <const char *>self.symbol_key, self.symbol_key_bytes
-        card.number, card.number_bytes = <const char *>self.number_key, self.number_key_bytes
-        card.birth_date = self.birth_date
-        canon.write_card(&card, message)
-        return PyBytes_FromStringAndSize(<const char *>message, canon.card_bytes(&card))
+        return PyBytes_FromStringAndSize(<const char *>message, write_message(&self.asked, message))
 
     def answer(self, record, start, stop, data_version, insurer_name, fresh_at, advice):
         cdef Py_buffer buffer
         cdef Py_ssize_t first, last, size
         cdef uint64_t version
         cdef uint8_t[MOST_ANSWER_BYTES] answer
+        cdef Pieces pieces
         for piece in (insurer_name, fresh_at, advice):
             if not isinstance(piece, bytes):
                 raise TypeError(f"a piece of the answer must be bytes, not {type(piece).__name__}")
@@ -116,14 +96,15 @@ cdef class Ask:
         if not 0 <= data_version < 2**63:
             raise ValueError("data_version is out of range")
         version = data_version
+        pieces.insurer_name, pieces.fresh_at = _span(insurer_name), _span(fresh_at)
+        pieces.advice = _span(advice)
         PyObject_GetBuffer(record, &buffer, PyBUF_SIMPLE)
         try:
             first, last = _place(start, "start", buffer.len), _place(stop, "stop", buffer.len)
             if first > last:
                 raise ValueError("start is behind stop")
-            size = _answer(
-                self, <const uint8_t *>buffer.buf + first, last - first, version, insurer_name, fresh_at, advice,
-                answer,
+            size = write_answer(
+                &self.asked, <const uint8_t *>buffer.buf + first, last - first, version, &pieces, answer
             )
         finally:
             PyBuffer_Release(&buffer)
@@ -144,10 +125,21 @@ def read(data, start, stop, today):
         return None
     ask = Ask.__new__(Ask)
     ask.data = data
-    ask.as_of = today
-    if not _read_inquiry(ask, <const uint8_t *>PyBytes_AS_STRING(data) + first, last - first):
+    if not read_inquiry(&ask.asked, <const uint8_t *>PyBytes_AS_STRING(data) + first, last - first):
         return None
+    if ask.asked.as_of == NO_DAY:
+        ask.asked.as_of = today
     return ask
+
+
+cdef str _ascii(const Span *text):
+    return PyUnicode_DecodeASCII(<const char *>text.at, text.length, NULL)
+
+
+cdef Span _span(bytes text):
+    cdef Span span
+    span.at, span.length = <const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)
+    return span
 
 
 cdef Py_ssize_t _place(value, str name, Py_ssize_t size) except -1:
@@ -158,11 +150,12 @@ cdef Py_ssize_t _place(value, str name, Py_ssize_t size) except -1:
     return value
 
 
-cdef bint _read_inquiry(Ask ask, const uint8_t *start, Py_ssize_t size) noexcept:
+cdef bint read_inquiry(Inquiry *ask, const uint8_t *start, Py_ssize_t size) noexcept nogil:
     cdef Text text
     cdef Span name, value
     cdef unsigned int seen = 0, member
     text.at, text.end = start, start + size
+    ask.as_of = NO_DAY
     ask.mark.length = ask.symbol.length = ask.symbol_key_bytes = 0
     ask.branch, ask.limit_consent, ask.diseases_consent = NO_BRANCH, False, False
     if not take(&text, c"{"):
@@ -209,9 +202,9 @@ cdef unsigned int _member(const Span *name) noexcept nogil:
     return M_DETAIL if is_text(name, b"detail", 6) else 0
 
 
-cdef bint _read_member(Ask ask, unsigned int member, const Span *value) noexcept:
+cdef bint _read_member(Inquiry *ask, unsigned int member, const Span *value) noexcept nogil:
     if member == M_INSTITUTION:
-        ask.institution_span = value[0]
+        ask.institution = value[0]
         return value.length == INSTITUTION_DIGITS and _digits(value) == INSTITUTION_DIGITS and _check_digit_fits(value)
     if member == M_AS_OF:
         if value.length != canon.ISO_CHARS:
@@ -235,7 +228,7 @@ cdef bint _is_purpose(const Span *value) noexcept nogil:
     )
 
 
-cdef bint _read_consent(Ask ask, Text *text) noexcept:
+cdef bint _read_consent(Inquiry *ask, Text *text) noexcept nogil:
     cdef Span name
     cdef unsigned int seen = 0, member
     cdef bint given
@@ -269,7 +262,7 @@ cdef bint _read_consent(Ask ask, Text *text) noexcept:
             return take(text, c"}")
 
 
-cdef bint _read_card(Ask ask, Text *text) noexcept:
+cdef bint _read_card(Inquiry *ask, Text *text) noexcept nogil:
     cdef Span name, value
     cdef unsigned int seen = 0, member
     if not take(text, c"{"):
@@ -302,7 +295,7 @@ cdef unsigned int _card_member(const Span *name) noexcept nogil:
     return C_BIRTH if is_text(name, b"birth_date", 10) else 0
 
 
-cdef bint _read_card_member(Ask ask, unsigned int member, const Span *value) noexcept:
+cdef bint _read_card_member(Inquiry *ask, unsigned int member, const Span *value) noexcept nogil:
     if member == C_INSURER:
         ask.insurer = value[0]
         return value.length == INSURER_DIGITS and _digits(value) == INSURER_DIGITS and _check_digit_fits(value)
@@ -331,7 +324,7 @@ cdef bint _read_card_member(Ask ask, unsigned int member, const Span *value) noe
     return ask.number_key_bytes > 0
 
 
-cdef bint _card_is_ordinary(Ask ask) noexcept:
+cdef bint _card_is_ordinary(Inquiry *ask) noexcept nogil:
     cdef Py_ssize_t position
     if ask.insurer.at[0] == c"3" and ask.insurer.at[1] == c"9":
         # 後期高齢: no symbol, and a number of eight digits with a check digit.
@@ -376,11 +369,19 @@ cdef bint _check_digit_fits(const Span *digits) noexcept nogil:
 # --- the answer -------------------------------------------------------------------------------------------------
 
 
-cdef Py_ssize_t _answer(
-    Ask ask, const uint8_t *start, Py_ssize_t size, uint64_t version, bytes insurer_name, bytes fresh_at, bytes advice,
-    uint8_t *target,
-) noexcept:
-    """How many bytes were written, 0 if this is for others to answer."""
+cdef Py_ssize_t write_message(const Inquiry *ask, uint8_t *message) noexcept nogil:
+    cdef canon.Card card
+    card.insurer, card.insurer_bytes = <const char *>ask.insurer.at, ask.insurer.length
+    card.symbol, card.symbol_bytes = <const char *>ask.symbol_key, ask.symbol_key_bytes
+    card.number, card.number_bytes = <const char *>ask.number_key, ask.number_key_bytes
+    card.birth_date = ask.birth_date
+    canon.write_card(&card, message)
+    return canon.card_bytes(&card)
+
+
+cdef Py_ssize_t write_answer(
+    const Inquiry *ask, const uint8_t *start, Py_ssize_t size, uint64_t version, const Pieces *pieces, uint8_t *target
+) noexcept nogil:
     cdef Record record
     cdef Writer writer
     if not read_record(&record, start, size) or not _is_valid(ask, &record):
@@ -389,13 +390,13 @@ cdef Py_ssize_t _answer(
     put_literal(&writer, b'{"verdict":"VALID","reason":null,"as_of":')
     put_date(&writer, ask.as_of)
     put_literal(&writer, b',"qualification":')
-    _write_qualification(&writer, ask, &record, insurer_name)
+    _write_qualification(&writer, ask, &record, &pieces.insurer_name)
     put_literal(&writer, b',"advice":')
-    put_bytes(&writer, advice)
+    put_span(&writer, &pieces.advice)
     put_literal(&writer, b',"data_version":')
     put_number(&writer, version)
     put_literal(&writer, b',"insurer_fresh_at":')
-    put_bytes(&writer, fresh_at)
+    put_span(&writer, &pieces.fresh_at)
     put_literal(&writer, b',"notes":[],"warnings":[],"certificate":null')
     if ask.mark.length:
         put_literal(&writer, b',"id":')
@@ -404,24 +405,22 @@ cdef Py_ssize_t _answer(
     return 0 if writer.failed else writer.at - target
 
 
-cdef bint _is_valid(Ask ask, const Record *record) noexcept:
+cdef bint _is_valid(const Inquiry *ask, const Record *record) noexcept nogil:
     """Whether the record is the card's and the qualification in force, as engine/rules decides, and needs no note."""
     cdef const Value *held = &record.held[0]
     cdef const Value *birth = &record.person[<int>P_BIRTH_DATE]
     cdef Span symbol_key, number_key
-    cdef int member
     symbol_key.at, symbol_key.length = ask.symbol_key, ask.symbol_key_bytes
     number_key.at, number_key.length = ask.number_key, ask.number_key_bytes
-    for member in (Q_INSURER_NUMBER, Q_SYMBOL_KEY, Q_NUMBER_KEY, Q_BRANCH):
-        if held[member].kind != STRING:
-            return False
     if not (birth.kind == NUMBER and birth.number == ask.birth_date):
         return False
-    if not same_text(&held[<int>Q_INSURER_NUMBER].text, &ask.insurer):
+    if not _is_string(&held[<int>Q_INSURER_NUMBER], &ask.insurer):
         return False
-    if not same_text(&held[<int>Q_SYMBOL_KEY].text, &symbol_key):
+    if not _is_string(&held[<int>Q_SYMBOL_KEY], &symbol_key):
         return False
-    if not same_text(&held[<int>Q_NUMBER_KEY].text, &number_key):
+    if not _is_string(&held[<int>Q_NUMBER_KEY], &number_key):
+        return False
+    if held[<int>Q_BRANCH].kind != STRING:
         return False
     if ask.branch != NO_BRANCH and not _is_branch(&held[<int>Q_BRANCH].text, ask.branch):
         return False
@@ -433,6 +432,10 @@ cdef bint _is_valid(Ask ask, const Record *record) noexcept:
         _is_later(&held[<int>Q_LOST_ON], <int64_t>ask.as_of + 1) and _is_later(&held[<int>Q_CARD_VALID_TO], ask.as_of)
         and _is_begun(&held[<int>Q_CARD_VALID_FROM], ask.as_of)
     )
+
+
+cdef inline bint _is_string(const Value *value, const Span *wanted) noexcept nogil:
+    return value.kind == STRING and same_text(&value.text, wanted)
 
 
 cdef inline bint _is_branch(const Span *text, int branch) noexcept nogil:
@@ -451,12 +454,14 @@ cdef inline bint _is_begun(const Value *day, int64_t last) noexcept nogil:
     return day.kind == NIL or (day.kind == NUMBER and day.number <= last)
 
 
-cdef void _write_qualification(Writer *writer, Ask ask, const Record *record, bytes insurer_name) noexcept:
+cdef void _write_qualification(
+    Writer *writer, const Inquiry *ask, const Record *record, const Span *insurer_name
+) noexcept nogil:
     cdef const Value *held = &record.held[0]
     put_literal(writer, b'{"insurer_number":')
     put_text(writer, &held[<int>Q_INSURER_NUMBER])
     put_literal(writer, b',"insurer_name":')
-    put_bytes(writer, insurer_name)
+    put_span(writer, insurer_name)
     put_literal(writer, b',"symbol":')
     put_text_or_null(writer, &held[<int>Q_SYMBOL])
     put_literal(writer, b',"number":')

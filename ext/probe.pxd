@@ -83,3 +83,10 @@ cdef class Table:
     cdef readonly bint writable
     cdef bint writing
     cdef int users
+
+
+# Searches of an attached view (`view.header` is NULL once the table was released).
+# Asks for both lines where a key may be.
+cdef void fetch(const View *view, uint64_t lo) noexcept nogil
+# All entries under one hash into ROOM places: how many, or CROWDED or BUSY.
+cdef int find_all(const View *view, uint64_t lo, uint64_t hi, Match *found) noexcept nogil

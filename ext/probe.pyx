@@ -499,11 +499,9 @@ cdef int _fail(int result) except -1:
 
 cdef tuple _found(const View *view, uint64_t lo, uint64_t hi):
     cdef Match found[ROOM]
-    # Both lines at once: about every eighth key is not in its home line, and would wait for memory twice.
-    cdef uint64_t home = probe_scale(lo, view.line_count)
-    probe_prefetch(&view.lines[home])
-    probe_prefetch(&view.lines[_next(view, home, lo & 3)])
-    cdef int count = _find(view, lo, hi, found), position
+    cdef int count, position
+    fetch(view, lo)
+    count = _find(view, lo, hi, found)
     if count == 0:
         return ()
     if count == 1:
@@ -511,6 +509,17 @@ cdef tuple _found(const View *view, uint64_t lo, uint64_t hi):
     if count < 0:
         _fail(count)
     return tuple([_match(&found[position]) for position in range(count)])
+
+
+cdef void fetch(const View *view, uint64_t lo) noexcept nogil:
+    # Both lines at once: about every eighth key is not in its home line, and would wait for memory twice.
+    cdef uint64_t home = probe_scale(lo, view.line_count)
+    probe_prefetch(&view.lines[home])
+    probe_prefetch(&view.lines[_next(view, home, lo & 3)])
+
+
+cdef int find_all(const View *view, uint64_t lo, uint64_t hi, Match *found) noexcept nogil:
+    return _find(view, lo, hi, found)
 
 
 cdef inline tuple _match(const Match *match):

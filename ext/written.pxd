@@ -1,5 +1,4 @@
 # Owns the writing of plain JSON into a buffer: texts that need no escapes, days, flags and numbers.
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, strlen
 
@@ -27,8 +26,8 @@ cdef inline void put_literal(Writer *writer, const char *text) noexcept nogil:
     put(writer, text, strlen(text))
 
 
-cdef inline void put_bytes(Writer *writer, bytes text) noexcept:
-    put(writer, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+cdef inline void put_span(Writer *writer, const Span *text) noexcept nogil:
+    put(writer, text.at, text.length)
 
 
 cdef inline void put_quoted(Writer *writer, const Span *text) noexcept nogil:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
@@ -19,10 +18,11 @@ class Answerer:
     """Turns the body of a check into that of its answer."""
 
     def __init__(
-        self, verifier: Verifier, today: Callable[[], int], reader: reading.Reader, writer: writing.Writer
+        self, verifier: Verifier, reader: reading.Reader, writer: writing.Writer
     ) -> None:
         self._verifier = verifier
-        self._quick = quick.Quick(verifier, today).answer
+        self.quick = quick.quick_way(verifier)
+        self._quick = self.quick.answer
         self._reader = reader
         self._writer = writer
 

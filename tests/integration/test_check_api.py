@@ -323,11 +323,15 @@ class Broken:
         raise self.error
 
 
+CAREFUL = "１０００００１"
+"""Other letters than ASCII: a check that the quick way leaves alone."""
+
+
 def test_an_unexpected_exception_tells_nothing_of_itself(
     server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("engine.store.StoreReader.use_record", Broken(KeyError("氏名 1000001")))
-    reply = server.check.check()
+    monkeypatch.setattr("engine.store.StoreReader.person", Broken(KeyError("氏名 1000001")))
+    reply = server.check.check(number=CAREFUL)
     assert (reply.status, reply.json["code"]) == (500, "internal")
     assert "1000001" not in reply.body.decode() and "Traceback" not in reply.body.decode()
     assert "1000001" not in caplog.text and "KeyError" in caplog.text
@@ -337,8 +341,8 @@ def test_corruption_is_told_to_the_process(server: Served, monkeypatch: pytest.M
     fatal: list[BaseException] = []
     server.check.set_switch("on_fatal", fatal.append)
     try:
-        monkeypatch.setattr("engine.store.StoreReader.use_record", Broken(RecordCorruptError("a record")))
-        reply = server.check.check()
+        monkeypatch.setattr("engine.store.StoreReader.person", Broken(RecordCorruptError("a record")))
+        reply = server.check.check(number=CAREFUL)
     finally:
         server.check.set_switch("on_fatal", None)
     assert (reply.status, reply.json["code"]) == (503, "store.corrupt")

@@ -1,0 +1,49 @@
+# The ordinary check for other compiled modules; ext/ordinary.pyi says what Python may call.
+from libc.stdint cimport uint8_t, uint64_t
+
+from ext.scan cimport Span
+
+cdef enum:
+    MOST_ANSWER_BYTES = 8192
+    FIRST_AS_OF = 1
+    LAST_AS_OF = 65533
+    IDENTIFIER_BYTES = 20
+    # More than the longest message: a head, an insurer, a date, two identifiers and what separates them.
+    MESSAGE_BYTES = 80
+    NO_DAY = -1
+
+
+# An ordinary inquiry; its spans point into the text that it was read from.
+cdef struct Inquiry:
+    int as_of                   # NO_DAY if the text names none
+    Span institution
+    Span insurer
+    Span symbol
+    Span number
+    Span mark
+    int branch
+    int birth_date
+    bint limit_consent
+    bint diseases_consent
+    uint8_t[IDENTIFIER_BYTES] symbol_key
+    uint8_t[IDENTIFIER_BYTES] number_key
+    Py_ssize_t symbol_key_bytes
+    Py_ssize_t number_key_bytes
+
+
+# What this process knows beside the record, as JSON.
+cdef struct Pieces:
+    Span insurer_name
+    Span fresh_at
+    Span advice
+
+
+# Whether the text is an ordinary inquiry, and all of it.
+cdef bint read_inquiry(Inquiry *asked, const uint8_t *start, Py_ssize_t size) noexcept nogil
+# Writes what is hashed of the card, at most MESSAGE_BYTES, and returns how many bytes that are.
+cdef Py_ssize_t write_message(const Inquiry *asked, uint8_t *message) noexcept nogil
+# Writes the answer out of a Person in MessagePack, at most MOST_ANSWER_BYTES; 0 if that is for others to answer.
+cdef Py_ssize_t write_answer(
+    const Inquiry *asked, const uint8_t *record, Py_ssize_t record_bytes, uint64_t version, const Pieces *pieces,
+    uint8_t *target
+) noexcept nogil

@@ -1,0 +1,343 @@
+"""Owns the reading of an LMDB file page by page: the entry at a key, as of the last commit, without a call of LMDB."""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from ext.probe cimport probe_fence_acquire, probe_load_acquire
+
+cdef extern from "<pthread.h>" nogil:
+    """
+    #define SHIKAKU_MUTEX_BYTES ((Py_ssize_t)sizeof(pthread_mutex_t))
+    """
+    const Py_ssize_t MUTEX_BYTES "SHIKAKU_MUTEX_BYTES"
+
+# Places in the format 0.9 of LMDB: 64 bits, the byte order of this machine.
+cdef enum:
+    FORMAT = 1
+    LOCK_HEAD_BYTES = 8
+    PAGE_HEAD_BYTES = 16
+    PAGE_FLAGS_AT = 10
+    PAGE_LOWER_AT = 12
+    PAGE_COUNT_AT = 12
+    NODE_HEAD_BYTES = 8
+    NODE_FLAGS_AT = 4
+    NODE_KEY_BYTES_AT = 6
+    META_MAGIC_AT = 16
+    META_FORMAT_AT = 20
+    META_PAGE_BYTES_AT = 40
+    META_MAIN_ROOT_AT = 128
+    META_LAST_PAGE_AT = 136
+    META_TXNID_AT = 144
+    META_END = 152
+    DB_BYTES = 48
+    DB_FLAGS_AT = 4
+    DB_ROOT_AT = 40
+    BRANCH = 1
+    LEAF = 2
+    OVERFLOW = 4
+    # All kinds of a page; DIRTY (16) may be left behind on any.
+    KINDS = 0x6f
+    BIG = 1
+    SUB = 2
+    LEVELS_MAX = 32
+    PAGE_BYTES_MIN = 512
+    PAGE_BYTES_MAX = 65536
+
+cdef uint32_t MAGIC = 0xbeefc0de
+cdef uint64_t NO_PAGE = <uint64_t>-1
+
+# One page on the way down, and which of its nodes was taken.
+cdef struct Place:
+    const uint8_t *page
+    int index
+    int count
+
+cdef struct Path:
+    Place[LEVELS_MAX] places
+    int levels
+
+
+cdef class Pages:
+    # A deviation from "keeps no pointer after the call": the file stays exported, and so mapped, until `release`.
+    def __cinit__(self, data, lock, name):
+        self.is_open = False
+        if not isinstance(name, bytes):
+            raise TypeError(f"name must be bytes, not {type(name).__name__}")
+        self.name = name
+        self.file.name, self.file.name_bytes = <const uint8_t *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name)
+        PyObject_GetBuffer(data, &self.data, PyBUF_SIMPLE)
+        try:
+            PyObject_GetBuffer(lock, &self.lock, PyBUF_SIMPLE)
+        except BaseException:
+            PyBuffer_Release(&self.data)
+            raise
+        self.is_open = True
+        try:
+            _open(&self.file, &self.data, &self.lock)
+        except BaseException:
+            self.release()
+            raise
+
+    def __dealloc__(self):
+        self.release()
+
+    def release(self):
+        if self.is_open:
+            self.is_open = False
+            PyBuffer_Release(&self.data)
+            PyBuffer_Release(&self.lock)
+
+    @property
+    def txnid(self):
+        _require_open(self)
+        return probe_load_acquire(self.file.newest)
+
+    def seek(self, wanted):
+        cdef Entry entry
+        cdef int found
+        if not isinstance(wanted, bytes):
+            raise TypeError(f"wanted must be bytes, not {type(wanted).__name__}")
+        _require_open(self)
+        for _ in range(TRIES):
+            if not self.begin():
+                continue
+            found = self.look(<const uint8_t *>PyBytes_AS_STRING(wanted), PyBytes_GET_SIZE(wanted), &entry)
+            if found == FOUND:
+                answer = (
+                    PyBytes_FromStringAndSize(<const char *>entry.key, entry.key_bytes),
+                    PyBytes_FromStringAndSize(<const char *>entry.value, entry.value_bytes),
+                )
+            else:
+                answer = None
+            if found != UNSURE and self.still():
+                return answer
+        return ()
+
+    cdef bint begin(self) noexcept nogil:
+        cdef uint64_t txnid
+        if not self.is_open:
+            return False
+        txnid = probe_load_acquire(self.file.newest)
+        return txnid == self.file.txnid or _begin(&self.file, txnid)
+
+    cdef int look(self, const uint8_t *wanted, Py_ssize_t wanted_bytes, Entry *entry) noexcept nogil:
+        return _seek(&self.file, self.file.root, wanted, wanted_bytes, entry)
+
+    cdef bint still(self) noexcept nogil:
+        # What was read was read before this is.
+        probe_fence_acquire()
+        return probe_load_acquire(self.file.newest) == self.file.txnid
+
+
+cdef int _require_open(Pages pages) except -1:
+    if not pages.is_open:
+        raise ValueError("the pages were released")
+    return 0
+
+
+cdef int _open(File *file, const Py_buffer *data, const Py_buffer *lock) except -1:
+    cdef const uint8_t *meta = <const uint8_t *>data.buf
+    if data.len < 2 * PAGE_BYTES_MIN or _u32(meta + META_MAGIC_AT) != MAGIC or _u32(meta + META_FORMAT_AT) != FORMAT:
+        raise ValueError("this is no LMDB file of format 0.9")
+    file.data, file.data_bytes, file.page_bytes = meta, data.len, _u32(meta + META_PAGE_BYTES_AT)
+    if not PAGE_BYTES_MIN <= file.page_bytes <= PAGE_BYTES_MAX or data.len < 2 * file.page_bytes:
+        raise ValueError("the LMDB file has no size of a page that can be")
+    if lock.len < LOCK_HEAD_BYTES + MUTEX_BYTES + 8 or _u32(<const uint8_t *>lock.buf) != MAGIC:
+        raise ValueError("this is no lock file of LMDB")
+    file.newest = <const uint64_t *>(<const uint8_t *>lock.buf + LOCK_HEAD_BYTES + MUTEX_BYTES)
+    file.txnid = NO_PAGE
+    return 0
+
+
+# Everything below reads a file that another process may be writing to: whatever a page says is checked before it is
+# followed, and nothing is believed before the number of the last commit is found unchanged afterwards.
+
+
+cdef bint _begin(File *file, uint64_t txnid) noexcept nogil:
+    """Remember where the last commit left the database. The meta page of commit N is not written again before N+2."""
+    cdef const uint8_t *meta = file.data + (txnid & 1) * file.page_bytes
+    cdef uint64_t main_root = _u64(meta + META_MAIN_ROOT_AT), last_page = _u64(meta + META_LAST_PAGE_AT)
+    cdef bint whole = _u32(meta + META_MAGIC_AT) == MAGIC and _u64(meta + META_TXNID_AT) == txnid
+    cdef Entry entry
+    file.txnid = NO_PAGE
+    if not whole or not _unmoved(file, txnid):
+        return False
+    file.last_page, file.root = last_page, NO_PAGE
+    if _seek(file, main_root, file.name, file.name_bytes, &entry) != FOUND or entry.key_bytes != file.name_bytes:
+        return False
+    # A named database is an entry whose value describes it; keys that are sorted or repeated otherwise are not for us.
+    if memcmp(entry.key, file.name, file.name_bytes) != 0 or entry.value_bytes != DB_BYTES or _u16(entry.value + DB_FLAGS_AT) != 0:
+        return False
+    file.root = _u64(entry.value + DB_ROOT_AT)
+    if not _unmoved(file, txnid):
+        return False
+    file.txnid = txnid
+    return True
+
+
+cdef inline bint _unmoved(const File *file, uint64_t txnid) noexcept nogil:
+    probe_fence_acquire()
+    return probe_load_acquire(file.newest) == txnid
+
+
+cdef int _seek(
+    const File *file, uint64_t root, const uint8_t *wanted, Py_ssize_t wanted_bytes, Entry *entry
+) noexcept nogil:
+    cdef Path path
+    cdef Place *place
+    if root == NO_PAGE:
+        return ABSENT
+    path.levels = 0
+    if not _descend(file, &path, root, wanted, wanted_bytes):
+        return UNSURE
+    place = &path.places[path.levels - 1]
+    if place.index == place.count:
+        # All keys of this leaf are less: the entry is the first one of the next.
+        if not _next_leaf(file, &path):
+            return ABSENT if path.levels == 0 else UNSURE
+        place = &path.places[path.levels - 1]
+    return FOUND if _read_leaf(file, place, entry) else UNSURE
+
+
+cdef bint _descend(
+    const File *file, Path *path, uint64_t page, const uint8_t *wanted, Py_ssize_t wanted_bytes
+) noexcept nogil:
+    """Down to the leaf where `wanted` is or would be; without `wanted`, to the first one."""
+    cdef Place *place
+    cdef int kind, low, high, middle
+    while path.levels < LEVELS_MAX:
+        place = &path.places[path.levels]
+        path.levels += 1
+        kind = _open_page(file, page, place)
+        if kind == 0:
+            return False
+        # In a branch the first key is not written: it is less than all.
+        low, high = 0 if kind == LEAF else 1, place.count
+        if wanted == NULL:
+            high = low
+        while low < high:
+            middle = (low + high) // 2
+            if not _node_fits(file, place, middle):
+                return False
+            if _is_less(_node(place, middle), wanted, wanted_bytes, kind == BRANCH):
+                low = middle + 1
+            else:
+                high = middle
+        if kind == LEAF:
+            place.index = low
+            return True
+        place.index = low - 1
+        if not _node_fits(file, place, place.index):
+            return False
+        page = _child(_node(place, place.index))
+    return False
+
+
+cdef bint _next_leaf(const File *file, Path *path) noexcept nogil:
+    """On to the first entry of the next leaf; with no levels left, there is none."""
+    cdef Place *place
+    path.levels -= 1
+    while path.levels:
+        place = &path.places[path.levels - 1]
+        if place.index + 1 < place.count:
+            place.index += 1
+            return _node_fits(file, place, place.index) and _descend(
+                file, path, _child(_node(place, place.index)), NULL, 0
+            )
+        path.levels -= 1
+    return False
+
+
+cdef int _open_page(const File *file, uint64_t number, Place *place) noexcept nogil:
+    """BRANCH or LEAF; 0 if it is no such page."""
+    cdef const uint8_t *page = _page(file, number, 1)
+    cdef int kind, lower
+    if page == NULL:
+        return 0
+    kind, lower = _u16(page + PAGE_FLAGS_AT) & KINDS, _u16(page + PAGE_LOWER_AT)
+    place.page, place.count = page, (lower - PAGE_HEAD_BYTES) // 2
+    if (kind != BRANCH and kind != LEAF) or not PAGE_HEAD_BYTES < lower <= file.page_bytes:
+        return 0
+    return kind
+
+
+cdef inline const uint8_t *_page(const File *file, uint64_t number, uint64_t count) noexcept nogil:
+    """Where a page is, if it and what follows it are in the file: behind its last page nothing may be touched."""
+    cdef uint64_t there = <uint64_t>(file.data_bytes // file.page_bytes)
+    if number > file.last_page or number >= there or count > there - number or count - 1 > file.last_page - number:
+        return NULL
+    return file.data + number * file.page_bytes
+
+
+cdef inline const uint8_t *_node(const Place *place, int index) noexcept nogil:
+    return place.page + _u16(place.page + PAGE_HEAD_BYTES + 2 * index)
+
+
+cdef inline bint _node_fits(const File *file, const Place *place, int index) noexcept nogil:
+    """Whether the head and key of a node are within its page."""
+    cdef int at
+    if not 0 <= index < place.count:
+        return False
+    at = _u16(place.page + PAGE_HEAD_BYTES + 2 * index)
+    if at < PAGE_HEAD_BYTES or at + NODE_HEAD_BYTES > file.page_bytes:
+        return False
+    return at + NODE_HEAD_BYTES + _u16(place.page + at + NODE_KEY_BYTES_AT) <= file.page_bytes
+
+
+cdef inline bint _is_less(
+    const uint8_t *node, const uint8_t *wanted, Py_ssize_t wanted_bytes, bint or_same
+) noexcept nogil:
+    cdef Py_ssize_t key_bytes = _u16(node + NODE_KEY_BYTES_AT)
+    cdef int order = memcmp(node + NODE_HEAD_BYTES, wanted, min(key_bytes, wanted_bytes))
+    if order == 0:
+        return key_bytes < wanted_bytes or (or_same and key_bytes == wanted_bytes)
+    return order < 0
+
+
+cdef inline uint64_t _child(const uint8_t *node) noexcept nogil:
+    return _u32(node) | <uint64_t>_u16(node + NODE_FLAGS_AT) << 32
+
+
+cdef bint _read_leaf(const File *file, const Place *place, Entry *entry) noexcept nogil:
+    cdef const uint8_t *node
+    cdef const uint8_t *page
+    cdef Py_ssize_t room
+    cdef uint64_t count
+    cdef int flags
+    if not _node_fits(file, place, place.index):
+        return False
+    node = _node(place, place.index)
+    flags = _u16(node + NODE_FLAGS_AT)
+    entry.key, entry.key_bytes = node + NODE_HEAD_BYTES, _u16(node + NODE_KEY_BYTES_AT)
+    entry.value, entry.value_bytes = entry.key + entry.key_bytes, <Py_ssize_t>_u32(node)
+    room = file.page_bytes - (entry.value - place.page)
+    if flags == BIG:
+        # The value has pages of its own; here is their number.
+        if room < 8:
+            return False
+        count = (entry.value_bytes + PAGE_HEAD_BYTES + file.page_bytes - 1) // file.page_bytes
+        page = _page(file, _u64(entry.value), count)
+        if page == NULL or _u16(page + PAGE_FLAGS_AT) & KINDS != OVERFLOW or _u32(page + PAGE_COUNT_AT) < count:
+            return False
+        entry.value = page + PAGE_HEAD_BYTES
+        return True
+    return (flags == 0 or flags == SUB) and entry.value_bytes <= room
+
+
+cdef inline uint16_t _u16(const uint8_t *at) noexcept nogil:
+    cdef uint16_t value
+    memcpy(&value, at, 2)
+    return value
+
+
+cdef inline uint32_t _u32(const uint8_t *at) noexcept nogil:
+    cdef uint32_t value
+    memcpy(&value, at, 4)
+    return value
+
+
+cdef inline uint64_t _u64(const uint8_t *at) noexcept nogil:
+    cdef uint64_t value
+    memcpy(&value, at, 8)
+    return value

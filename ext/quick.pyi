@@ -1,0 +1,45 @@
+"""Owns the quick way of a check, from its body to its answer: ext/ordinary with the table and the pages it needs.
+
+One call takes an ordinary inquiry to its answer: it is read, its card's key is looked up, the one person whom the
+table names is read from the pages of the store, compared with the inquiry, and written. Whatever is not as usual is
+told by None, and then the careful way (api/wire, engine/verification) decides; it would give the same bytes.
+
+    quick = Quick(index.live, store.pages, key, today, insurer_pieces, advice)
+    answer = quick.answer(body, 0, len(body))
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from ext.pages import Pages
+
+RECORD_BYTES_MAX: Final = 8192
+"""Longer records go the careful way."""
+
+class Quick:
+    """Answers ordinary checks; one for each thread.
+
+    Args:
+        table: the table (ext/probe) of the generation in force; asked again when that one is retired.
+        pages: the database of records.
+        key: of the hash, 16 bytes.
+        today: today's day number; asked only by inquiries that name no date.
+        insurer: name and freshness of an insurer as of a data version, as JSON. Kept until
+            the data version or the version of the insurers moves.
+        advice: the advice of a VALID answer, as JSON.
+    """
+
+    def __init__(
+        self,
+        table: Callable[[], Any],
+        pages: Pages,
+        key: bytes,
+        today: Callable[[], int],
+        insurer: Callable[[str, int], tuple[bytes, bytes]],
+        advice: bytes,
+    ) -> None: ...
+    def answer(self, data: bytes, start: int, stop: int) -> bytes | None:
+        """The answer to the check in `data[start:stop]`, if both are ordinary.
+
+        Raises: TypeError, ValueError for arguments that cannot be; what the callables raise.
+        """
