@@ -59,7 +59,7 @@ def check_app(verifier: Verifier, config: Config) -> web.Application:
     app = _application(desk, switch, routes, "check")
     app[_HOT] = check
     if config.express_lane:
-        app[_LANE] = Lane(desk, answerer.answer, is_this_host)
+        app[_LANE] = Lane(desk, answerer, is_this_host)
     return app
 
 

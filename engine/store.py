@@ -304,8 +304,8 @@ class StoreReader:
         self._closed = False
         try:
             self.store_id, self.created_ms = self._verify(key_id)
-            self._files = shm.Window(path / "data.mdb", map_bytes), shm.open_(path / "lock.mdb")
-            self.pages = pages.Pages(self._files[0].buffer, self._files[1].buffer, b"versions")
+            self.files = shm.Window(path / "data.mdb", map_bytes), shm.open_(path / "lock.mdb")
+            self.pages = pages.Pages(self.files[0].buffer, self.files[1].buffer, b"versions")
         except BaseException:
             _release(path, self._shared)
             raise
@@ -340,7 +340,7 @@ class StoreReader:
     def _entry_from(self, wanted: bytes) -> tuple[bytes, bytes] | None:
         """The first entry of `versions` at or behind a key: from the pages if they say, else from LMDB."""
         found = self.pages.seek(wanted)
-        if found != ():
+        if found is None or found:
             return found
         with self._reading() as txn:
             cursor = txn.cursor(self._versions)
@@ -556,7 +556,7 @@ class StoreReader:
         if not self._closed:
             self._closed = True
             self.pages.release()
-            for file in self._files:
+            for file in self.files:
                 file.close()
             _release(self.path, self._shared)
 

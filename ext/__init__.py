@@ -6,6 +6,7 @@ alignment and raises TypeError or ValueError with a stable message; after that n
 bounds. The names below are all that other packages may use, as `from ext import keyhash`:
 
     canon     canonical form of identifiers, for plain ASCII
+    connection  a connection of the express lane; alone of all these it has a state, and calls what it was handed
     frame     the outline of a JSON text: where its members and elements begin and end
     keyhash   keyed 128-bit hash of identifiers
     lane      the frame of a canonical check request among the bytes of a connection
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ext.canon as canon
+    import ext.connection as connection
     import ext.frame as frame
     import ext.keyhash as keyhash
     import ext.lane as lane
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     import ext.quick as quick
     import ext.sheet as sheet
 
-__all__ = ["FORM", "canon", "frame", "keyhash", "lane", "ordinary", "pages", "probe", "quick", "sheet"]
+__all__ = ["FORM", "canon", "connection", "frame", "keyhash", "lane", "ordinary", "pages", "probe", "quick", "sheet"]
 
 FORM = os.environ.get("SHIKAKU_EXT") or "compiled"
 """Which form runs: `compiled` or `python`."""

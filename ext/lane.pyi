@@ -19,7 +19,8 @@ REQUEST_LINE: Final = b"POST /v1/eligibility/check HTTP/1.1\r\n"
 HEAD_BYTES_MAX: Final = 4096
 HEADERS_MAX: Final = 48
 REASONS: Final[tuple[str, ...]]
-"""Why a request is left to the general server, by the numbers that `frame` returns; the first one stands for none."""
+"""Why a request is left to the general server, by the numbers that `frame` returns; the first one stands for none.
+The last three are ext/connection's: the request cannot be answered with 200, the process stops, the body is late."""
 
 def frame(data: bytes, start: int, body_bytes_max: int) -> tuple[int, int, int, int, int, int] | int:
     """The request that begins at `start`.

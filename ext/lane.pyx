@@ -1,7 +1,7 @@
 """Owns the frame of a canonical check request: where one begins and ends among the bytes of a connection."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp
 
 cdef extern from *:
     """
@@ -13,57 +13,20 @@ cdef extern from *:
 cdef enum:
     MOST_HEAD_BYTES = 4096
     MOST_HEADERS = 48
-    MOST_BODY_BYTES = 1 << 30
 
 REQUEST_LINE = PyBytes_FromStringAndSize(LINE_TEXT, LINE_BYTES)
 HEAD_BYTES_MAX = MOST_HEAD_BYTES
 HEADERS_MAX = MOST_HEADERS
 REASONS = (
     "", "request_line", "head_size", "header_form", "header_repeated", "header_missing", "header_special",
-    "content_type", "content_length", "body_size",
+    "content_type", "content_length", "body_size", "refused", "draining", "body_late",
 )
-
-# Places in REASONS.
-cdef enum:
-    NONE
-    OTHER_LINE
-    HEAD_SIZE
-    HEADER_FORM
-    HEADER_REPEATED
-    HEADER_MISSING
-    HEADER_SPECIAL
-    OTHER_TYPE
-    BAD_LENGTH
-    BODY_SIZE
-
-# Headers that count.
-cdef enum Known:
-    HOST
-    LENGTH
-    TYPE
-    ACCEPT
-    MARK
-    CONNECTION
-    AGENT
-    KNOWN_COUNT
-    ANYWHERE
-    UNKNOWN
 
 cdef enum:
     IN_NAME = 1
     IN_VALUE = 2
 
 cdef uint8_t[256] KIND
-
-cdef struct Span:
-    Py_ssize_t start
-    Py_ssize_t end
-
-cdef struct Head:
-    Span[KNOWN_COUNT] spans
-    unsigned int seen
-    Py_ssize_t length
-    Py_ssize_t end
 
 
 def frame(data, start, body_bytes_max):
@@ -79,7 +42,7 @@ def frame(data, start, body_bytes_max):
     if not 0 <= most <= MOST_BODY_BYTES:
         raise ValueError("body_bytes_max is out of range")
     text = <const uint8_t *>PyBytes_AS_STRING(data)
-    reason = _read_head(text, first, size, &head)
+    reason = read_head(text, first, size, &head)
     if reason < 0:
         return 0
     if reason == NONE and head.length > most:
@@ -95,34 +58,34 @@ def frame(data, start, body_bytes_max):
 
 
 def response(head, mark, body):
-    cdef Py_ssize_t head_bytes, mark_bytes, body_bytes, left, count = 0
-    cdef char[24] digits
+    cdef char[LENGTH_BYTES] digits
+    cdef Py_ssize_t head_bytes, mark_bytes, body_bytes, count
     cdef char *target
     _bytes(head, "head")
     _bytes(mark, "mark")
     _bytes(body, "body")
     head_bytes, mark_bytes, body_bytes = PyBytes_GET_SIZE(head), PyBytes_GET_SIZE(mark), PyBytes_GET_SIZE(body)
-    left = body_bytes
-    while True:
-        count += 1
-        digits[24 - count] = <char>(c"0" + left % 10)
-        left //= 10
-        if left == 0:
-            break
+    count = write_digits(body_bytes, digits)
     result = PyBytes_FromStringAndSize(NULL, head_bytes + mark_bytes + 18 + count + 4 + body_bytes)
     target = PyBytes_AS_STRING(result)
-    target = _append(target, PyBytes_AS_STRING(head), head_bytes)
-    target = _append(target, PyBytes_AS_STRING(mark), mark_bytes)
-    target = _append(target, b"\r\nContent-Length: ", 18)
-    target = _append(target, &digits[24 - count], count)
-    target = _append(target, b"\r\n\r\n", 4)
-    _append(target, PyBytes_AS_STRING(body), body_bytes)
+    target = append(target, PyBytes_AS_STRING(head), head_bytes)
+    target = append(target, PyBytes_AS_STRING(mark), mark_bytes)
+    target = append(target, b"\r\nContent-Length: ", 18)
+    target = append(target, &digits[LENGTH_BYTES - count], count)
+    target = append(target, b"\r\n\r\n", 4)
+    append(target, PyBytes_AS_STRING(body), body_bytes)
     return result
 
 
-cdef inline char *_append(char *target, const char *source, Py_ssize_t size) noexcept nogil:
-    memcpy(target, source, size)
-    return target + size
+cdef Py_ssize_t write_digits(Py_ssize_t number, char *digits) noexcept nogil:
+    """Decimal digits at the end of LENGTH_BYTES; returns how many."""
+    cdef Py_ssize_t count = 0
+    while True:
+        count += 1
+        digits[LENGTH_BYTES - count] = <char>(c"0" + number % 10)
+        number //= 10
+        if number == 0:
+            return count
 
 
 cdef inline int _bytes(value, str name) except -1:
@@ -140,7 +103,7 @@ cdef inline Py_ssize_t _integer(value, str name) except? -1:
         return -2
 
 
-cdef int _read_head(const uint8_t *text, Py_ssize_t start, Py_ssize_t size, Head *head) noexcept nogil:
+cdef int read_head(const uint8_t *text, Py_ssize_t start, Py_ssize_t size, Head *head) noexcept nogil:
     """A reason, or -1 if the head is not there as a whole."""
     cdef Py_ssize_t at, end, there = min(size - start, LINE_BYTES)
     cdef Py_ssize_t limit = min(size, start + MOST_HEAD_BYTES)

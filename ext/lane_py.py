@@ -19,6 +19,9 @@ REASONS: Final = (
     "content_type",
     "content_length",
     "body_size",
+    "refused",
+    "draining",
+    "body_late",
 )
 _LINE, _SIZE, _FORM, _REPEATED, _MISSING, _SPECIAL, _TYPE, _LENGTH, _BODY = range(1, 10)
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~]*?)[ \t]*")

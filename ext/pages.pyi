@@ -14,7 +14,6 @@ followed from there was whole. Source: mdb.c of LMDB 0.9 (mdb_page_alloc, mdb_fi
 
 from typing import Any, final
 
-
 @final
 class Pages:
     """One named database of a file that others write to; it has no flags.

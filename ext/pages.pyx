@@ -167,7 +167,9 @@ cdef bint _begin(File *file, uint64_t txnid) noexcept nogil:
     if _seek(file, main_root, file.name, file.name_bytes, &entry) != FOUND or entry.key_bytes != file.name_bytes:
         return False
     # A named database is an entry whose value describes it; keys that are sorted or repeated otherwise are not for us.
-    if memcmp(entry.key, file.name, file.name_bytes) != 0 or entry.value_bytes != DB_BYTES or _u16(entry.value + DB_FLAGS_AT) != 0:
+    if memcmp(entry.key, file.name, file.name_bytes) != 0 or entry.value_bytes != DB_BYTES:
+        return False
+    if _u16(entry.value + DB_FLAGS_AT) != 0:
         return False
     file.root = _u64(entry.value + DB_ROOT_AT)
     if not _unmoved(file, txnid):
@@ -257,7 +259,7 @@ cdef int _open_page(const File *file, uint64_t number, Place *place) noexcept no
         return 0
     kind, lower = _u16(page + PAGE_FLAGS_AT) & KINDS, _u16(page + PAGE_LOWER_AT)
     place.page, place.count = page, (lower - PAGE_HEAD_BYTES) // 2
-    if (kind != BRANCH and kind != LEAF) or not PAGE_HEAD_BYTES < lower <= file.page_bytes:
+    if (kind != BRANCH and kind != LEAF) or not PAGE_HEAD_BYTES + 2 <= lower <= file.page_bytes:
         return 0
     return kind
 

@@ -112,7 +112,7 @@ class Pages:
     def _open_page(self, number: int) -> tuple[int, memoryview, list[int]]:
         page = self._page(number, 1)
         _, _, flags, lower, _ = _PAGE_HEAD.unpack_from(page)
-        if flags & _KINDS not in (_BRANCH, _LEAF) or not _PAGE_HEAD_BYTES < lower <= self._page_bytes:
+        if flags & _KINDS not in (_BRANCH, _LEAF) or not _PAGE_HEAD_BYTES + 2 <= lower <= self._page_bytes:
             raise _Unsure
         count = (lower - _PAGE_HEAD_BYTES) // 2
         return flags & _KINDS, page, list(struct.unpack_from(f"<{count}H", page, _PAGE_HEAD_BYTES))

@@ -1,10 +1,12 @@
 # The quick way for other compiled modules; ext/quick.pyi says what Python may call.
+cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 
 from ext.pages cimport Pages
 from ext.probe cimport Table
 
 
+@cython.final
 cdef class Quick:
     cdef Table table
     cdef Pages pages

@@ -9,13 +9,14 @@ told by None, and then the careful way (api/wire, engine/verification) decides; 
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, final
 
 from ext.pages import Pages
 
 RECORD_BYTES_MAX: Final = 8192
 """Longer records go the careful way."""
 
+@final
 class Quick:
     """Answers ordinary checks; one for each thread.
 

@@ -1,4 +1,5 @@
 """Owns the quick way of a check, from its body to its answer: ext/ordinary with the table and the pages it needs."""
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -36,6 +37,7 @@ cdef class _Piece:
     cdef bytes fresh_at
 
 
+@cython.final
 cdef class Quick:
     def __init__(self, table, pages, key, today, insurer, advice):
         for value, name, size in ((key, "key", KEY_BYTES), (advice, "advice", None)):

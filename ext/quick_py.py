@@ -44,14 +44,12 @@ class Quick:
         self._advice = advice
 
     def answer(self, data: bytes, start: int, stop: int) -> bytes | None:
-        # The day is asked for only if the inquiry names none: read once without it.
-        ask = ordinary_py.read(data, start, stop, ordinary_py.AS_OF_MIN)
+        # The day is asked for only if the inquiry names none, and so follows the one it is read for.
+        ask, last = (ordinary_py.read(data, start, stop, day) for day in (ordinary_py.AS_OF_MIN, ordinary_py.AS_OF_MAX))
+        if ask is not None and last is not None and last.as_of != ask.as_of:
+            ask = ordinary_py.read(data, start, stop, self._today())
         if ask is None:
             return None
-        if ordinary_py.read(data, start, stop, ordinary_py.AS_OF_MAX).as_of != ask.as_of:
-            ask = ordinary_py.read(data, start, stop, self._today())
-            if ask is None:
-                return None
         table = self._table()
         version = table.visible_seq
         matches = table.find_message(self._key, ask.message)

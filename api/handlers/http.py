@@ -105,6 +105,10 @@ class Desk:
         """The head of an answer with status 200 up to the value of X-Request-ID; good for a second."""
         return self._head or self._renewed_head(asyncio.get_running_loop())
 
+    def lane_head(self) -> bytes | None:
+        """As `head`; None while the process stops, and answers must say that their connection ends."""
+        return None if self._switch.draining else self._head or self.head()
+
     def _renewed_head(self, loop: asyncio.AbstractEventLoop) -> bytes:
         fixed = "".join(f"{name}: {value}\r\n" for name, value in _FIXED_HEADERS.items())
         date = formatdate(usegmt=True)

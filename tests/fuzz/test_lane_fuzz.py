@@ -54,7 +54,7 @@ def test_the_lane_agrees_with_the_general_server(built: api.Engine) -> None:
     answered, reasons = asyncio.run(compare(built, range(REQUESTS // IN_A_STREAM), IN_A_STREAM))
     assert answered > REQUESTS / 8, "many requests must be answered in the lane"
     if REQUESTS >= 10_000:
-        assert set(reasons) == {*lane.REASONS[1:], "refused"}, "every way out must have been taken"
+        assert set(reasons) == {*lane.REASONS[1:]} - {"draining", "body_late"}, "every way out must have been taken"
 
 
 @pytest.mark.long

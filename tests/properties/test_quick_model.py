@@ -28,9 +28,11 @@ from engine.records import (
     SpecificDisease,
     State,
 )
+from engine.verification import Verifier
+from ext import pages_py, quick_py
 from tests.support.api import ELDERLY_INSURER, INSTITUTION, INSURER, MY_NUMBER, OTHER_INSURER
 from tests.support.verdicts import AS_OF, BIRTH
-from tests.support.world import World, clock_of
+from tests.support.world import KEYS, World, clock_of
 
 NEAR = st.integers(AS_OF - 2, AS_OF + 2)
 DAYS = NEAR | st.integers(30_000, 50_000) | st.sampled_from([-30_000, 0, 65_534, 70_000])
@@ -151,7 +153,23 @@ def both(world: World, body: bytes) -> tuple[bytes | None, bytes | None]:
     except InputError:
         careful = None
     framed = b"<" + body + b">"
-    return quick_way(world.verifier).answer(framed, 1, len(framed) - 1), careful
+    answers = [quick_way(verifier).answer(framed, 1, len(framed) - 1) for verifier in (world.verifier, twin_of(world))]
+    assert answers[0] == answers[1], "the quick way and its twin"
+    return answers[0], careful
+
+
+def twin_of(world: World) -> Verifier:
+    """A verifier whose quick way is the one in plain Python."""
+
+    class Twin(Verifier):
+        __slots__ = ()
+
+        def quick(self, insurer: Any, advice: bytes) -> Any:
+            data, lock = (file.buffer for file in world.store.files)
+            pages = pages_py.Pages(data, lock, b"versions")
+            return quick_py.Quick(self._index.live, pages, self._index_key, self._clock.today, insurer, advice)
+
+    return Twin(world.reader, world.store, KEYS, clock_of(AS_OF))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -1,0 +1,353 @@
+"""Owns a connection of the express lane: what is done with what comes, and when another protocol takes over."""
+from collections import Counter
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcmp
+
+from ext.lane cimport (
+    BODY_LATE, BODY_SIZE, DRAINING, HOST, LENGTH_BYTES, MARK, MOST_BODY_BYTES, NONE, REFUSED, Head, Span, append,
+    read_head, write_digits,
+)
+from ext.ordinary cimport MOST_ANSWER_BYTES
+from ext.quick cimport Quick
+
+from ext.lane import REASONS as _REASONS
+
+cdef extern from *:
+    """
+    #define SHIKAKU_HEX "0123456789abcdef"
+    """
+    const char *HEX "SHIKAKU_HEX"
+
+cdef enum:
+    MOST_HOSTS = 64
+    MOST_MARK_BYTES = 64
+    # A My Number has as many; what may hold one is looked at by others.
+    SUSPECT_DIGITS = 12
+    MOST_AT_A_TIME = 64
+    FIRST_OUT_BYTES = 16384
+
+HOSTS_MAX = MOST_HOSTS
+REQUESTS_AT_A_TIME = MOST_AT_A_TIME
+
+# Why a connection rests: nothing is read or answered meanwhile.
+cdef enum:
+    PEER_SLOW = 1
+    OTHERS_FIRST = 2
+
+
+cdef class Shared:
+    cdef readonly set connections
+    cdef readonly object handed_over
+    cdef public uint64_t answered
+    cdef public long long time
+    cdef Quick quick
+    cdef object careful
+    cdef object head
+    cdef object mark
+    cdef object is_this_host
+    cdef object soon
+    cdef Py_ssize_t body_bytes_max
+    cdef bytes prefix
+    cdef uint64_t count
+    cdef set hosts
+    cdef bytes host             # the one that was accepted last
+    cdef char *out              # answers on their way into one write
+    cdef Py_ssize_t out_bytes
+    cdef Py_ssize_t used
+
+    def __cinit__(self):
+        self.out = NULL
+        self.out_bytes = self.used = 0
+
+    def __init__(self, quick, careful, head, mark, is_this_host, soon, *, prefix, body_bytes_max):
+        if quick is not None and not isinstance(quick, Quick):
+            raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
+        if not isinstance(prefix, bytes):
+            raise TypeError(f"prefix must be bytes, not {type(prefix).__name__}")
+        if not isinstance(body_bytes_max, int):
+            raise TypeError(f"body_bytes_max must be int, not {type(body_bytes_max).__name__}")
+        if not 0 <= body_bytes_max <= MOST_BODY_BYTES:
+            raise ValueError("body_bytes_max is out of range")
+        self.body_bytes_max = body_bytes_max
+        self.connections, self.handed_over, self.answered, self.time = set(), Counter(), 0, 0
+        self.quick, self.careful, self.head, self.mark = quick, careful, head, mark
+        self.is_this_host, self.soon, self.prefix, self.count = is_this_host, soon, prefix, 0
+        self.hosts, self.host = set(), b""
+
+    def __dealloc__(self):
+        PyMem_Free(self.out)
+
+
+@cython.final
+cdef class Connection:
+    cdef Shared shared
+    cdef object general
+    cdef object transport
+    cdef object write
+    cdef bytes rest
+    cdef long long since
+    cdef int held
+    cdef bint ended             # the peer sends no more, and may still read
+    cdef bint waiting           # the head of a request is there, and its body not
+
+    def __init__(self, shared, general):
+        if not isinstance(shared, Shared):
+            raise TypeError(f"shared must be Shared, not {type(shared).__name__}")
+        self.shared = shared
+        self.general = general
+        self.rest = b""
+        self.since = self.shared.time
+        self.held = 0
+        self.ended = self.waiting = False
+
+    @property
+    def unanswered_bytes(self):
+        return PyBytes_GET_SIZE(self.rest)
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.write = transport.write
+        self.shared.connections.add(self)
+
+    def connection_lost(self, error):
+        self.shared.connections.discard(self)
+        self._forget()
+
+    def data_received(self, data):
+        cdef bytes text = data if isinstance(data, bytes) else bytes(data)
+        if PyBytes_GET_SIZE(self.rest):
+            text = self.rest + text
+        else:
+            self.since = self.shared.time
+        if self.held:
+            self.rest = text
+        else:
+            _take(self, text)
+
+    def eof_received(self):
+        self.ended = True
+        return bool(self.held and self.rest)
+
+    def pause_writing(self):
+        _hold(self, PEER_SLOW)
+
+    def resume_writing(self):
+        self.go_on(PEER_SLOW)
+
+    def go_on(self, int reason):
+        self.held &= ~reason
+        if self.held or self.transport is None or self.transport.is_closing():
+            return
+        self.transport.resume_reading()
+        if PyBytes_GET_SIZE(self.rest):
+            rest, self.rest = self.rest, b""
+            _take(self, rest)
+
+    def look(self, idle_seconds, head_seconds, body_seconds):
+        cdef long long age = self.shared.time - self.since
+        if not PyBytes_GET_SIZE(self.rest):
+            if age > idle_seconds:
+                self.close()
+        elif self.waiting and not self.held:
+            if age > body_seconds:
+                _hand_over(self, self.rest, BODY_LATE, 0)
+        elif age > (idle_seconds if self.held else head_seconds):
+            self.close()
+
+    def close(self):
+        if self.transport is not None:
+            self.transport.close()
+
+    cdef _forget(self):
+        self.transport = self.write = None
+        self.rest = b""
+
+
+cdef int _take(Connection self, bytes data) except -1:
+    """Answer all whole requests in `data`; keep the rest, or hand it over."""
+    cdef Shared shared = self.shared
+    cdef Py_ssize_t at = 0, size = PyBytes_GET_SIZE(data), whole = 0
+    cdef int count = 0, reason
+    cdef Head found
+    if self.transport is None or self.transport.is_closing():
+        return 0
+    head = shared.head()
+    self.waiting, shared.used = False, 0
+    reason = DRAINING if head is None else NONE
+    while at < size and reason == NONE:
+        reason = read_head(<const uint8_t *>PyBytes_AS_STRING(data), at, size, &found)
+        if reason == NONE and found.length > shared.body_bytes_max:
+            reason = BODY_SIZE
+        if reason:
+            break
+        if size - found.end < found.length:
+            self.waiting, reason = True, -1
+            break
+        if count == MOST_AT_A_TIME:
+            break
+        if not _answer(shared, data, &found, head):
+            # The general server forgets whole requests if one that comes with them in one piece cannot be read.
+            reason, whole = REFUSED, found.end + found.length - at
+            break
+        count += 1
+        at = found.end + found.length
+    if count:
+        shared.answered += count
+        self.since = shared.time
+        self.write(PyBytes_FromStringAndSize(shared.out, shared.used))
+    if reason > 0:
+        _hand_over(self, data[at:], reason, whole)
+        return 0
+    if at == size:
+        self.rest = b""
+    else:
+        self.rest = data[at:] if at else data
+        if reason == NONE:
+            _hold(self, OTHERS_FIRST)
+            shared.soon(self.go_on, OTHERS_FIRST)
+    if reason < 0 or at == size:
+        if self.ended and not self.held:
+            self.close()
+    return 0
+
+
+cdef bint _answer(Shared shared, bytes data, const Head *found, head) except -1:
+    """Write the response to one request behind the others; False if it is not for the lane to answer."""
+    cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef uint8_t[MOST_ANSWER_BYTES] body
+    cdef const char *written
+    cdef Py_ssize_t size = 0
+    cdef bytes answer = None
+    if not _is_this_host(shared, text, &found.spans[<int>HOST]):
+        return False
+    try:
+        if shared.quick is not None:
+            size = shared.quick.write_answer(text + found.end, found.length, body)
+        if size == 0:
+            answer = shared.careful(data, found.end, found.end + found.length)
+    except Exception:
+        # Whatever it is, the general server meets it again, and says it.
+        return False
+    written = <const char *>body
+    if answer is not None:
+        written, size = PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer)
+    _write_response(shared, head, text, &found.spans[<int>MARK], written, size)
+    return True
+
+
+cdef bint _is_this_host(Shared shared, const uint8_t *text, const Span *span) except -1:
+    """Whether a Host header names this machine; what did is remembered as it was spelt."""
+    cdef Py_ssize_t size = span.end - span.start
+    if size == PyBytes_GET_SIZE(shared.host) and memcmp(text + span.start, PyBytes_AS_STRING(shared.host), size) == 0:
+        return True
+    given = PyBytes_FromStringAndSize(<const char *>text + span.start, size)
+    if given not in shared.hosts:
+        if not shared.is_this_host(given.decode("ascii")):
+            return False
+        if len(shared.hosts) < MOST_HOSTS:
+            shared.hosts.add(given)
+    shared.host = given
+    return True
+
+
+cdef int _write_response(
+    Shared shared, bytes head, const uint8_t *text, const Span *given, const char *body, Py_ssize_t body_bytes
+) except -1:
+    cdef char[LENGTH_BYTES] digits
+    cdef Py_ssize_t count = write_digits(body_bytes, digits), head_bytes = PyBytes_GET_SIZE(head)
+    cdef char *target
+    cdef bytes mark = None
+    if given.end and not _may_be_repeated(text + given.start, given.end - given.start):
+        mark = shared.mark(PyBytes_FromStringAndSize(<const char *>text + given.start, given.end - given.start))
+    _make_room(shared, head_bytes + max(MOST_MARK_BYTES, PyBytes_GET_SIZE(shared.prefix) + 20) + 64 + body_bytes)
+    target = append(shared.out + shared.used, PyBytes_AS_STRING(head), head_bytes)
+    if mark is not None:
+        target = append(target, PyBytes_AS_STRING(mark), min(PyBytes_GET_SIZE(mark), MOST_MARK_BYTES))
+    elif given.end:
+        target = append(target, <const char *>text + given.start, given.end - given.start)
+    else:
+        target = _append_mark(shared, target)
+    target = append(target, b"\r\nContent-Length: ", 18)
+    target = append(target, &digits[LENGTH_BYTES - count], count)
+    target = append(target, b"\r\n\r\n", 4)
+    target = append(target, body, body_bytes)
+    shared.used = target - shared.out
+    return 0
+
+
+cdef bint _may_be_repeated(const uint8_t *mark, Py_ssize_t size) noexcept nogil:
+    """Printable without blanks, not too long, and no My Number, whatever stands between its digits."""
+    cdef Py_ssize_t position
+    cdef int digits = 0
+    if not 0 < size <= MOST_MARK_BYTES:
+        return False
+    for position in range(size):
+        if not 0x20 < mark[position] < 0x7f:
+            return False
+        digits += c"0" <= mark[position] <= c"9"
+    return digits < SUSPECT_DIGITS
+
+
+cdef char *_append_mark(Shared shared, char *target) noexcept:
+    """A mark of ours: the prefix, a hyphen, a number of at least eight hexadecimal digits."""
+    cdef uint64_t number
+    cdef int digit, digits = 8
+    shared.count += 1
+    number = shared.count
+    while digits < 16 and number >> (4 * digits):
+        digits += 1
+    target = append(target, PyBytes_AS_STRING(shared.prefix), PyBytes_GET_SIZE(shared.prefix))
+    target[0] = c"-"
+    for digit in range(digits):
+        target[digits - digit] = HEX[number & 15]
+        number >>= 4
+    return target + 1 + digits
+
+
+cdef int _make_room(Shared shared, Py_ssize_t size) except -1:
+    cdef char *grown
+    cdef Py_ssize_t wanted = max(shared.out_bytes, <Py_ssize_t>FIRST_OUT_BYTES)
+    while wanted - shared.used < size:
+        wanted *= 2
+    if wanted > shared.out_bytes:
+        grown = <char *>PyMem_Realloc(shared.out, wanted)
+        if grown == NULL:
+            raise MemoryError
+        shared.out, shared.out_bytes = grown, wanted
+    return 0
+
+
+cdef int _hold(Connection self, int reason) except -1:
+    if not self.held and self.transport is not None and not self.transport.is_closing():
+        self.transport.pause_reading()
+    self.held |= reason
+    return 0
+
+
+cdef int _hand_over(Connection self, bytes data, int reason, Py_ssize_t whole) except -1:
+    """Let the general server have the connection, and everything on it that was not answered.
+
+    Args: whole: how long the first request in `data` is, if that is known.
+    """
+    transport, held = self.transport, self.held
+    self.shared.handed_over[_REASONS[reason]] += 1
+    self.shared.connections.discard(self)
+    self._forget()
+    general = self.general()
+    transport.set_protocol(general)
+    general.connection_made(transport)
+    if held & PEER_SLOW:
+        general.pause_writing()
+    if held:
+        transport.resume_reading()
+    if 0 < whole < PyBytes_GET_SIZE(data):
+        general.data_received(data[:whole])
+        data = data[whole:]
+    general.data_received(data)
+    if self.ended:
+        general.eof_received()
+    return 0

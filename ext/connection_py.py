@@ -1,0 +1,228 @@
+"""Owns the readable specification of ext/connection: a connection of the express lane."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from ext.lane_py import REASONS, frame, response
+from ext.quick_py import Quick
+
+HOSTS_MAX: Final = 64
+REQUESTS_AT_A_TIME: Final = 64
+_PEER_SLOW: Final = 1
+_OTHERS_FIRST: Final = 2
+_MARK_CHARS_MAX: Final = 64
+_SUSPECT_DIGITS: Final = 12
+
+
+class Shared:
+    def __init__(
+        self,
+        quick: Quick | None,
+        careful: Callable[[bytes, int, int], bytes],
+        head: Callable[[], bytes | None],
+        mark: Callable[[bytes], bytes],
+        is_this_host: Callable[[str], bool],
+        soon: Callable[..., object],
+        *,
+        prefix: bytes,
+        body_bytes_max: int,
+    ) -> None:
+        if quick is not None and not isinstance(quick, Quick):
+            raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
+        if not isinstance(prefix, bytes):
+            raise TypeError(f"prefix must be bytes, not {type(prefix).__name__}")
+        if not isinstance(body_bytes_max, int):
+            raise TypeError(f"body_bytes_max must be int, not {type(body_bytes_max).__name__}")
+        if not 0 <= body_bytes_max <= 2**30:
+            raise ValueError("body_bytes_max is out of range")
+        self._connections: set[Any] = set()
+        self._handed_over: Counter[str] = Counter()
+        self.answered = 0
+        self.time = 0
+        self._body_bytes_max = body_bytes_max
+        self._head = head
+        self._soon = soon
+        self._quick = quick
+        self._careful = careful
+        self._mark = mark
+        self._is_this_host = is_this_host
+        self._prefix = prefix
+        self._count = 0
+        self._hosts: set[bytes] = set()
+
+    @property
+    def connections(self) -> set[Any]:
+        return self._connections
+
+    @property
+    def handed_over(self) -> Counter[str]:
+        return self._handed_over
+
+    def _respond(self, data: bytes, found: tuple[int, int, int, int, int, int], head: bytes) -> bytes | None:
+        """The response to one request; None if it is not for the lane to answer."""
+        host, host_end, mark, mark_end, body, end = found
+        if not self._is_known(data[host:host_end]):
+            return None
+        try:
+            answer = self._quick.answer(data, body, end) if self._quick is not None else None
+            if answer is None:
+                answer = self._careful(data, body, end)
+        except Exception:
+            # Whatever it is, the general server meets it again, and says it.
+            return None
+        return response(head, self._marked(data[mark:mark_end]), answer)
+
+    def _is_known(self, given: bytes) -> bool:
+        if given in self._hosts:
+            return True
+        if not self._is_this_host(given.decode("ascii")):
+            return False
+        if len(self._hosts) < HOSTS_MAX:
+            self._hosts.add(given)
+        return True
+
+    def _marked(self, given: bytes) -> bytes:
+        if not given:
+            self._count += 1
+            return b"%b-%08x" % (self._prefix, self._count)
+        digits = sum(48 <= byte <= 57 for byte in given)
+        if len(given) <= _MARK_CHARS_MAX and digits < _SUSPECT_DIGITS and all(0x20 < byte < 0x7F for byte in given):
+            return given
+        return self._mark(given)
+
+
+class Connection:
+    def __init__(self, shared: Shared, general: Callable[[], Any]) -> None:
+        if not isinstance(shared, Shared):
+            raise TypeError(f"shared must be Shared, not {type(shared).__name__}")
+        self._shared = shared
+        self._general = general
+        self._transport: Any = None
+        self._rest = b""
+        self._since = shared.time
+        self._held = 0
+        self._ended = False
+        self._waiting = False
+
+    @property
+    def unanswered_bytes(self) -> int:
+        return len(self._rest)
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._shared.connections.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._shared.connections.discard(self)
+        self._transport = None
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        else:
+            self._since = self._shared.time
+        if self._held:
+            self._rest = data
+        else:
+            self._take(data)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return bool(self._held and self._rest)
+
+    def pause_writing(self) -> None:
+        self._hold(_PEER_SLOW)
+
+    def resume_writing(self) -> None:
+        self.go_on(_PEER_SLOW)
+
+    def go_on(self, reason: int) -> None:
+        self._held &= ~reason
+        if self._held or self._transport is None or self._transport.is_closing():
+            return
+        self._transport.resume_reading()
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            self._take(rest)
+
+    def look(self, idle_seconds: int, head_seconds: int, body_seconds: int) -> None:
+        age = self._shared.time - self._since
+        if not self._rest:
+            if age > idle_seconds:
+                self.close()
+        elif self._waiting and not self._held:
+            if age > body_seconds:
+                self._hand_over(self._rest, "body_late")
+        elif age > (idle_seconds if self._held else head_seconds):
+            self.close()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _take(self, data: bytes) -> None:
+        """Answer all whole requests in `data`; keep the rest, or hand it over."""
+        shared, transport = self._shared, self._transport
+        if transport is None or transport.is_closing():
+            return
+        at = whole = 0
+        answers: list[bytes] = []
+        head = shared._head()
+        reason = "" if head is not None else "draining"
+        found: tuple[int, int, int, int, int, int] | int = 0
+        while head is not None and at < len(data):
+            found = frame(data, at, shared._body_bytes_max)
+            if isinstance(found, int):
+                reason = REASONS[found] if found > 0 else ""
+                break
+            if len(answers) == REQUESTS_AT_A_TIME:
+                break
+            answer = shared._respond(data, found, head)
+            if answer is None:
+                # The general server forgets whole requests if one that comes with them in one piece cannot be read.
+                reason, whole = "refused", found[5] - at
+                break
+            answers.append(answer)
+            at = found[5]
+        if answers:
+            shared.answered += len(answers)
+            self._since = shared.time
+            transport.write(b"".join(answers))
+        if reason:
+            self._hand_over(data[at:], reason, whole)
+            return
+        self._rest = data[at:]
+        self._waiting = isinstance(found, int) and found < 0
+        if self._rest and not isinstance(found, int):
+            self._hold(_OTHERS_FIRST)
+            shared._soon(self.go_on, _OTHERS_FIRST)
+        elif self._ended and not self._held:
+            self.close()
+
+    def _hold(self, reason: int) -> None:
+        if not self._held and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._held |= reason
+
+    def _hand_over(self, data: bytes, reason: str, whole: int = 0) -> None:
+        shared, transport = self._shared, self._transport
+        shared.handed_over[reason] += 1
+        shared.connections.discard(self)
+        self._transport, self._rest = None, b""
+        general = self._general()
+        transport.set_protocol(general)
+        general.connection_made(transport)
+        if self._held & _PEER_SLOW:
+            general.pause_writing()
+        if self._held:
+            transport.resume_reading()
+        if 0 < whole < len(data):
+            general.data_received(data[:whole])
+            data = data[whole:]
+        general.data_received(data)
+        if self._ended:
+            general.eof_received()

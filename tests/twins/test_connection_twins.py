@@ -1,0 +1,181 @@
+"""A connection of the lane and its Python twin do the same, whatever comes in whatever pieces, and whatever waits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext import connection_py
+from tests.support import streams
+from tests.support.outcomes import compiled, outcome
+
+connection = compiled("connection")
+SEEDS = st.integers(0, 2**32)
+
+
+class Transport:
+    """Writes down what is asked of it."""
+
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
+        self.closing = False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def write(self, data: bytes) -> None:
+        assert not self.closing
+        self.log.append(("write", bytes(data)))
+
+    def pause_reading(self) -> None:
+        self.log.append("pause")
+
+    def resume_reading(self) -> None:
+        self.log.append("resume")
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.log.append("handed over")
+
+    def close(self) -> None:
+        self.closing = True
+        self.log.append("close")
+
+
+class General:
+    """The server that takes over."""
+
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *given: self.log.append((name, *(one for one in given if isinstance(one, bytes))))
+
+
+class Run:
+    """One form of a connection, with everything around it."""
+
+    def __init__(self, form: ModuleType) -> None:
+        self.log: list[Any] = []
+        self.due: list[tuple[Any, ...]] = []
+        self.draining = False
+        self.shared = form.Shared(
+            None,
+            self.careful,
+            lambda: None if self.draining else b"HEAD\r\nX-Request-ID: ",
+            lambda given: b"other-" + given[:3],
+            lambda given: not given.startswith("example"),
+            lambda *call: self.due.append(call),
+            prefix=b"prefix",
+            body_bytes_max=300,
+        )
+        self.transport = Transport(self.log)
+        self.connection = form.Connection(self.shared, lambda: General(self.log))
+        self.connection.connection_made(self.transport)
+
+    @staticmethod
+    def careful(data: bytes, start: int, stop: int) -> bytes:
+        if b"!" in data[start:stop]:
+            raise ValueError("refused")
+        return b"<" + data[start:stop] + b">"
+
+    def state(self) -> tuple[Any, ...]:
+        shared = self.shared
+        return self.log, shared.answered, dict(shared.handed_over), len(shared.connections), self.waiting()
+
+    def waiting(self) -> int:
+        return int(self.connection.unanswered_bytes)
+
+
+def do(run: Run, step: str, given: Any) -> None:
+    """One thing that can happen to a connection that is still in the lane, as asyncio would tell it."""
+    one = run.connection
+    if "handed over" in run.log:
+        return
+    if step == "data" and not run.transport.closing:
+        one.data_received(given)
+    elif step == "pause":
+        one.pause_writing()
+    elif step == "resume":
+        one.resume_writing()
+    elif step == "soon" and run.due:
+        function, *arguments = run.due.pop(0)
+        function(*arguments)
+    elif step == "time":
+        run.shared.time += given
+        one.look(8, 4, 2)
+    elif step == "drain":
+        run.draining = True
+    elif step == "eof" and not run.transport.closing:
+        run.log.append(one.eof_received())
+    elif step == "lost":
+        one.connection_lost(None)
+    elif step == "close":
+        one.close()
+
+
+def steps(chance: random.Random) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for _ in range(chance.choice((1, 3, 8))):
+        if chance.random() < 0.7:
+            data = streams.request(chance.choice((b"{}", b"!", b"x" * 290, b"x" * 310)), more=some_headers(chance))
+        else:
+            data = streams.odd_request(chance)
+        data *= chance.choice((1, 1, 1, 2, 70, 150))
+        while data:
+            size = chance.choice((len(data), len(data), chance.randrange(1, len(data) + 1)))
+            found.append(("data", data[:size]))
+            data = data[size:] if chance.random() < 0.98 else b""
+            while chance.random() < 0.35:
+                found.append(chance.choice(OTHERS))
+    return found
+
+
+OTHERS: list[tuple[str, Any]] = [
+    *[("soon", None)] * 8, *[("resume", None)] * 4, *[("pause", None)] * 2, *[("time", second) for second in (0, 1, 3)],
+    ("drain", None), ("eof", None), ("lost", None), ("close", None), ("time", 9),
+]  # fmt: skip
+
+
+def some_headers(chance: random.Random) -> list[bytes]:
+    marks = (b"abc", b"x" * 64, b"x" * 65, b"a b", b"123456789012", b"1-2-3-4-5-6-7-8-9-0-1", b"\x7f", b"\xe9")
+    return [b"X-Request-ID: " + chance.choice(marks)] if chance.random() < 0.5 else []
+
+
+@given(SEEDS)
+def test_both_do_the_same(seed: int) -> None:
+    chance = random.Random(seed)
+    runs = [Run(form) for form in (connection, connection_py)]
+    for step, given_ in steps(chance):
+        for run in runs:
+            do(run, step, given_)
+        assert runs[0].state() == runs[1].state()
+
+
+def test_marks_of_ours_are_counted() -> None:
+    runs = [Run(form) for form in (connection, connection_py)]
+    request = streams.request(b"{}")
+    for run in runs:
+        for _ in range(40):
+            run.connection.data_received(request * 50)
+    assert runs[0].state() == runs[1].state()
+    assert b"prefix-000007d0" in runs[0].log[-1][1]
+
+
+@pytest.mark.parametrize("form", [connection, connection_py])
+def test_what_is_not_as_it_must_be_is_refused(form: ModuleType) -> None:
+    run = Run(form)
+    assert outcome(form.Connection, None, None)[0] == "error"
+    plain: dict[str, Any] = {"prefix": b"x", "body_bytes_max": 5}
+    for more in ({"prefix": "x"}, {"body_bytes_max": -1}, {"body_bytes_max": None}, {"body_bytes_max": 2**31}):
+        given_ = [None] * 6
+        assert outcome(connection.Shared, *given_, **plain | more) == outcome(
+            connection_py.Shared, *given_, **plain | more
+        )
+    assert outcome(form.Shared, 1, *[None] * 5, **plain)[1] is TypeError
+    run.connection.close()
