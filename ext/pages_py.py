@@ -21,7 +21,7 @@ _PAGE_HEAD: Final = struct.Struct("<QHHHH")
 _PAGE_HEAD_BYTES: Final = 16
 _NODE_HEAD: Final = struct.Struct("<IHH")
 
-Entry = tuple[bytes, bytes]
+_Entry = tuple[bytes, bytes]
 
 
 class _Unsure(Exception):
@@ -69,7 +69,7 @@ class Pages:
         except ValueError:
             raise ValueError("the pages were released") from None
 
-    def _seek_as_of(self, txnid: int, wanted: bytes) -> Entry | None:
+    def _seek_as_of(self, txnid: int, wanted: bytes) -> _Entry | None:
         meta = self._data[(txnid & 1) * self._page_bytes :]
         (main_root, self._last_page, written) = struct.unpack_from("<QQQ", meta, 128)
         if struct.unpack_from("<I", meta, 16)[0] != _MAGIC or written != txnid or self.txnid != txnid:
@@ -82,12 +82,12 @@ class Pages:
             raise _Unsure
         return self._seek(root, wanted)
 
-    def _seek(self, root: int, wanted: bytes) -> Entry | None:
+    def _seek(self, root: int, wanted: bytes) -> _Entry | None:
         if root == _NO_PAGE:
             return None
         return next(self._from(root, wanted, 1), None)
 
-    def _from(self, number: int, wanted: bytes | None, level: int) -> Iterator[Entry]:
+    def _from(self, number: int, wanted: bytes | None, level: int) -> Iterator[_Entry]:
         """The entries of a page and those below it, from `wanted` on."""
         if level > _LEVELS_MAX:
             raise _Unsure
@@ -132,7 +132,7 @@ class Pages:
             raise _Unsure
         return size, flags, start + key_bytes, bytes(page[start : start + key_bytes])
 
-    def _entry(self, page: memoryview, at: int) -> Entry:
+    def _entry(self, page: memoryview, at: int) -> _Entry:
         size, flags, start, key = self._node(page, at)
         if flags == _BIG:
             if self._page_bytes - start < 8:
