@@ -10,6 +10,7 @@ imported before the first fork, and a killed worker is back within milliseconds.
 - The registry comes first (it recovers store and index). Once it has been ready, workers go on without it.
 - A damaged index is no reason to stop: it is a cache. The registry, which may have mapped the damage, is killed, and
   the next one makes the index anew before workers are started. Damaged records are one.
+- While a bulk load has the store (`load.lock`), no registry is started.
 - No child outlives the supervisor, even one that is killed.
 """
 
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.exits import CommandError, Exit, die_with_parent, exit_of, line_of, say
-from api.instance import ServerState, forget_state, hold_lock, write_state
+from api.instance import ServerState, forget_state, hold_lock, is_loading, write_state
 from api.serving import BACKLOG
 from engine import clock
 from engine.config import Config
@@ -46,6 +47,8 @@ INDEX_DAMAGES_MAX: Final = 4
 """Times that the index is found damaged, each soon after it was made anew, after which the machine is not trusted."""
 INDEX_SOUND_NS: Final = 60_000_000_000
 """An index that lasted this long was good: damage found later is counted from one."""
+LOAD_POLL_NS: Final = 250_000_000
+"""How often is looked whether a bulk load has ended."""
 SNAPSHOT_SECONDS: Final = 60.0
 """What the registry gets beyond drain_seconds to save the index."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -91,6 +94,7 @@ class Supervisor:
         self._serving = False
         self._stopping = False
         self._registry_told = False
+        self._loading = False
         self._reindexing = False
         """The index is damaged: no worker is started until a new registry is ready, which has made it anew."""
         self._index_damages = 0
@@ -132,8 +136,19 @@ class Supervisor:
         now = clock.monotonic_ns()
         for post in self._posts() if not self._stopping else ():
             due = post is self._registry or (self._serving and not self._reindexing)
-            if due and post.pid is None and post.vacant_until_ns <= now:
+            if due and post.pid is None and post.vacant_until_ns <= now and not self._kept_by_a_load(post):
                 self._start(post)
+
+    def _kept_by_a_load(self, post: Post) -> bool:
+        """Whether a bulk load has the place of the registry; it is looked at again in a moment."""
+        if post is not self._registry:
+            return False
+        before, self._loading = self._loading, is_loading(self._config.data_dir)
+        if self._loading:
+            post.vacant_until_ns = clock.monotonic_ns() + LOAD_POLL_NS
+        if self._loading != before:
+            say("supervisor", "a bulk load has the store: no registry" if self._loading else "the bulk load has ended")
+        return self._loading
 
     def _start(self, post: Post) -> None:
         """Fork a process for a post. Signals are held back until the child has its own handlers."""

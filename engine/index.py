@@ -46,6 +46,7 @@ LOAD_MAX: Final = 0.70
 GROWTH: Final = 1.5
 KEYS_MIN: Final = 64
 CURRENT: Final = "CURRENT"
+CLOSED: Final = "CLOSED"
 NO_ENTRIES: Final[Batch] = (np.empty(0, np.uint32), np.empty(0, ENTRY_DTYPE))
 
 _SEGMENT_NAME: Final = re.compile(r"index-([0-9a-f]{16})\.seg")
@@ -209,7 +210,7 @@ class IndexReader:
 class IndexWriter:
     """Changes the table; one in one process at a time. Sees provisional entries too."""
 
-    __slots__ = ("_directory", "_identity", "_lock", "_segment", "_spool", "_spool_dir", "_spooled", "_table")
+    __slots__ = ("_directory", "_identity", "_lock", "_segment", "_spool", "_spool_dir", "_spooled", "_table", "is_tidy")
 
     def __init__(
         self, directory: Path, lock: _Lock, segment: shm.Segment, table: probe.Table, spool_dir: Path | None
@@ -222,6 +223,10 @@ class IndexWriter:
         self._table = table
         self._spool: BinaryIO | None = None
         self._spooled = 0
+        closed = directory / CLOSED
+        self.is_tidy = closed.is_file() and closed.read_bytes() == segment.path.name.encode()
+        """Whether its last writer closed it, so that no provisional entry is left and the count is right."""
+        closed.unlink(missing_ok=True)
 
     @classmethod
     def create(
@@ -403,6 +408,7 @@ class IndexWriter:
         self._forget()
         source = entries if callable(entries) else _once(entries)
         self._replace_generation(source, max(keys or 0, KEYS_MIN), seq, whole=True)
+        self.is_tidy = True
 
     def contains(self, persons: NDArray[np.uint32], entries: NDArray[np.void]) -> NDArray[np.bool_]:
         """Which of these entries a search reaches, for fsck."""
@@ -485,6 +491,9 @@ class IndexWriter:
     def close(self) -> None:
         """Unmap; the table stays for the readers and the next writer."""
         self._forget()
+        with suppress(OSError, probe.TableError):
+            if self._directory.is_dir() and not self._table.provisional_count:
+                (self._directory / CLOSED).write_bytes(self._segment.path.name.encode())
         self._table.release()
         self._segment.close()
         self._lock.release()

@@ -5,15 +5,20 @@ Also its counterpart, the snapshot: a copy of both from which the same sequence 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from engine import durable
+from engine import durable, scan
 from engine.config import Config
 from engine.errors import IndexCorruptError, KeyMismatchError, RecordCorruptError, StoreFullError
 from engine.index import IndexWriter, default_directory, saved_state
 from engine.ingest import publication, spool
 from engine.keys import Keys
 from engine.store import StoreReader, StoreWriter
+
+REPLAY_MAX: Final = 1_000_000
+"""Changes that are applied again one by one, at some microseconds each."""
 
 
 def open_for_writing(config: Config, keys: Keys) -> tuple[StoreWriter, IndexWriter]:
@@ -22,26 +27,47 @@ def open_for_writing(config: Config, keys: Keys) -> tuple[StoreWriter, IndexWrit
     Raises StoreMissingError, StoreVersionError, KeyMismatchError, IndexSpaceError; StoreLockedError if another writer
     has the store or the directory of the index.
     """
+    return _opened(config, keys, open_index)
+
+
+def open_for_loading(config: Config, keys: Keys) -> tuple[StoreWriter, IndexWriter]:
+    """The same for a bulk load, which builds the next generation anyway: the index stays as it is, however far behind.
+
+    So what an interrupted load left in the store is not shown before the load that goes on with it is done.
+    """
+    return _opened(config, keys, _index_as_it_is)
+
+
+def _opened(
+    config: Config, keys: Keys, open_: Callable[[Config, Keys, StoreWriter], IndexWriter]
+) -> tuple[StoreWriter, IndexWriter]:
     store = StoreWriter(config.store_dir, key_id=keys.key_id, map_bytes=config.map_bytes)
     try:
         store.roll_back()
         spool.empty(config.spool_dir)
         durable.remove_leftovers(config.data_dir)
-        index = open_index(config, keys, store)
+        index = open_(config, keys, store)
     except BaseException:
         store.close()
         raise
     return store, index
 
 
+def _index_as_it_is(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter:
+    index = _attach(config, keys, store) or _nothing(config, keys, store)
+    _begin_history(store, index)
+    return index
+
+
 def open_index(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter:
     """The index as of the last committed change: the live one, else the one saved on disk, else from the records."""
     committed = store.committed_seq
-    index = _attach(config, keys, store) or _load(config, keys, store)
+    index = _near(_attach(config, keys, store), committed) or _near(_load(config, keys, store), committed)
     if index is None:
         index = _rebuild(config, keys, store, committed)
     try:
-        index.drop_provisional()
+        if not index.is_tidy:
+            index.drop_provisional()
         publication.replay(store, index, upto=committed)
         index.announce()
         _begin_history(store, index)
@@ -112,21 +138,34 @@ def saved_seq(config: Config, keys: Keys, store: StoreWriter) -> int:
 
 
 def _rebuild(config: Config, keys: Keys, store: StoreWriter, committed: int) -> IndexWriter:
-    needed = max(config.index_keys, store.key_count(committed))
-    index = IndexWriter.create(
+    needed = max(config.index_keys, scan.keys_estimated(store, committed))
+    index = _nothing(config, keys, store)
+    try:
+        index.rebuild(lambda: scan.all_entries(store, committed), seq=committed, keys=needed)
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def _nothing(config: Config, keys: Keys, store: StoreWriter) -> IndexWriter:
+    """An index for want of a better one. Nobody is told of it: an empty one would call everybody unknown."""
+    return IndexWriter.create(
         index_directory(config, store.store_id),
         store_id=store.store_id,
         key_id=keys.key_id,
         keys=1,
         spool_dir=config.spool_dir,
-        publish=False,  # an empty index would call everybody unknown
+        publish=False,
     )
-    try:
-        index.rebuild(lambda: store.entries(committed), seq=committed, keys=needed)
-    except BaseException:
-        index.close()
-        raise
-    return index
+
+
+def _near(index: IndexWriter | None, committed: int) -> IndexWriter | None:
+    """An index that is worth bringing up to date; one that a bulk load has left far behind is sooner built anew."""
+    if index is None or committed - index.data_version <= REPLAY_MAX:
+        return index
+    index.close()
+    return None
 
 
 def snapshot(directory: Path, store: StoreWriter, index: IndexWriter, keys: Keys, *, map_bytes: int) -> None:

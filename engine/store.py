@@ -65,7 +65,8 @@ _RECORD_HEAD = struct.Struct("<BBHQ")
 _RECORD_TAIL = struct.Struct("<I")
 _CHANGE_ROW = np.dtype([("seq", ">u8"), ("number", ">u4")])
 _KEY_ROW = np.dtype([("number", ">u4"), ("inverted", ">u8")])
-_HEAD_BYTES = _RECORD_HEAD.size
+HEAD_BYTES: Final = _RECORD_HEAD.size
+"""How many bytes of a record come before its entries."""
 _TAIL_BYTES = _RECORD_TAIL.size
 _CRC_RESIDUE = 0x2144DF1C
 
@@ -117,11 +118,11 @@ def version_key(number: int, seq: int) -> bytes:
     return _VERSION_KEY.pack(number, _MASK - seq)
 
 
-def version_keys(first_number: int, first_seq: int, count: int) -> list[bytes]:
-    """Keys of consecutive people with consecutive changes."""
-    rows = np.empty(count, _KEY_ROW)
-    rows["number"] = np.arange(first_number, first_number + count)
-    rows["inverted"] = np.uint64(_MASK) - np.arange(first_seq, first_seq + count, dtype=np.uint64)
+def version_keys(numbers: np.ndarray, seqs: np.ndarray) -> list[bytes]:
+    """Keys of many people's versions. Args: seqs: u64."""
+    rows = np.empty(len(numbers), _KEY_ROW)
+    rows["number"] = numbers
+    rows["inverted"] = np.uint64(_MASK) - seqs
     return [key for (key,) in struct.iter_unpack("12s", rows.tobytes())]
 
 
@@ -151,9 +152,9 @@ def _check_record(key: bytes, value: bytes) -> int:
     # The CRC-32 of anything followed by its own CRC-32 is always this residue: nothing has to be cut off first.
     if zlib.crc32(value, zlib.crc32(key)) != _CRC_RESIDUE:
         raise RecordCorruptError("a record fails its checksum")
-    if len(value) < _HEAD_BYTES + _TAIL_BYTES:
+    if len(value) < HEAD_BYTES + _TAIL_BYTES:
         raise RecordCorruptError("a record is too short")
-    start = _HEAD_BYTES + ENTRY_BYTES * value[1]
+    start = HEAD_BYTES + ENTRY_BYTES * value[1]
     if value[0] != RECORD_VERSION or start > len(value) - _TAIL_BYTES:
         raise RecordCorruptError("a record has an unknown layout")
     return start
@@ -172,7 +173,7 @@ def unpack_record(key: bytes, value: bytes) -> Version:
     person = _person_of(key, value)
     number, inverted = _VERSION_KEY.unpack(key)
     _, count, _, recorded_at_ms = _RECORD_HEAD.unpack_from(value)
-    entries = bytes(value[_HEAD_BYTES : _HEAD_BYTES + ENTRY_BYTES * count])
+    entries = bytes(value[HEAD_BYTES : HEAD_BYTES + ENTRY_BYTES * count])
     return Version(number, _MASK - inverted, recorded_at_ms, entries, person)
 
 
@@ -384,7 +385,7 @@ class StoreReader:
                     if holder != number:
                         break
                     value = cursor.value()
-                    found.append(value[_HEAD_BYTES : _HEAD_BYTES + ENTRY_BYTES * value[1]])
+                    found.append(value[HEAD_BYTES : HEAD_BYTES + ENTRY_BYTES * value[1]])
                     more = _MASK - inverted > before and cursor.next()
                 if found:
                     yield number, found
@@ -483,8 +484,10 @@ class StoreReader:
                 _SEQ.unpack(txn.get(b"next_feed", db=meta))[0],
             )
 
-    def entries(self, seq: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Index entries of everybody as known after change `seq`, in pieces: person numbers u32, ENTRY_DTYPE.
+    def entries(self, seq: int, first: int = 0, end: int = 2**32) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Index entries of people as known after change `seq`, in pieces: person numbers u32, ENTRY_DTYPE.
+
+        Args: first, end: the person numbers from `first` on, below `end`; everybody's if not said.
 
         Reads the packed entries only and decodes nobody. One read transaction stays open meanwhile.
         """
@@ -493,14 +496,17 @@ class StoreReader:
         packed: list[bytes] = []
         total, last = 0, -1
         with self._reading() as txn:
-            for key, value in txn.cursor(self._versions):
+            cursor = txn.cursor(self._versions)
+            for key, value in cursor if cursor.set_range(version_key(first, _MASK)) else ():
                 number, inverted = _VERSION_KEY.unpack(key)
                 if number == last or _MASK - inverted > seq:
                     continue
+                if number >= end:
+                    break
                 last, count = number, value[1]
                 numbers.append(number)
                 counts.append(count)
-                packed.append(value[_HEAD_BYTES : _HEAD_BYTES + ENTRY_BYTES * count])
+                packed.append(value[HEAD_BYTES : HEAD_BYTES + ENTRY_BYTES * count])
                 total += count
                 if total >= SCAN_ENTRIES:
                     yield _piece(numbers, counts, packed)

@@ -84,7 +84,7 @@ def import_one(way: Registrar, feed: Feed, report: Path | None = None, as_json: 
         if as_json:
             print_json(found)
         else:
-            _print_errors(found)
+            print_errors(found)
         code = error.exit_code if isinstance(error, ProblemError) else Exit.NEGATIVE
         raise CommandError(code, found["code"], f"{feed.path} is rejected: {found['detail']}") from None
     if report is not None:
@@ -157,7 +157,7 @@ def format_of(path: Path) -> str:
     return _FORMATS[path.suffix]
 
 
-def _print_errors(found: dict[str, Any]) -> None:
+def print_errors(found: dict[str, Any]) -> None:
     from api.cli.output import print_table
 
     errors = found["errors"]

@@ -16,6 +16,7 @@ from api.cli import (
     import_feeds,
     init,
     insurers,
+    load,
     people,
     personas,
     serve,
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.command()(init.init)
 app.command()(serve.serve)
 app.command("import")(import_feeds.import_feeds)
+app.command()(load.load)
 app.add_typer(insurers.app, name="insurers")
 app.command()(check.check)
 app.command()(status.status)

@@ -182,7 +182,7 @@ def keys_needed(staged: np.ndarray, index: Counts) -> int:
 
     New keys, and for rows about people known already new entries beside the old ones.
     """
-    hashes, owners = _hashes(staged)
+    hashes, owners = hashes_of(staged)
     known = np.asarray(index.find_many(hashes)[0]) > 0
     again = ~staged["plain"]
     again[owners[known]] = True
@@ -198,7 +198,7 @@ def independent(staged: np.ndarray, index: Counts) -> tuple[NDArray[np.bool_], N
     They touch nobody known, and no earlier row of the chunk has one of their identifiers.
     Returns: which rows; and which of these have an identifier that a later row has too.
     """
-    hashes, owners = _hashes(staged)
+    hashes, owners = hashes_of(staged)
     apart = staged["plain"].copy()
     apart[owners[np.asarray(index.find_many(hashes)[0]) > 0]] = False
     # Half of the hash is enough to find repeats: two equal halves by chance only send a row the slower way.
@@ -227,7 +227,7 @@ def digests_of(rows: np.ndarray) -> list[list[bytes]]:
     return digests
 
 
-def _hashes(staged: np.ndarray) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+def hashes_of(staged: np.ndarray) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
     """All hashes of a chunk, and the position of the row that each is of."""
     certified, linked = np.flatnonzero(staged["has_certificate"]), np.flatnonzero(staged["has_link"])
     hashes = np.concatenate([staged["card"], staged["certificate"][certified], staged["link"][linked]])
@@ -269,7 +269,8 @@ def records_of_rows(
     counts = 1 + rows["has_certificate"].astype(np.int64) + rows["has_link"]
     ends = (np.cumsum(counts) * ENTRY_BYTES).tolist()
     heads = {count: store.record_head(count, recorded_at_ms) for count in (1, 2, 3)}
-    keys = store.version_keys(first_person, first_seq, len(rows))
+    first = np.arange(len(rows), dtype=np.uint64)
+    keys = store.version_keys(first + np.uint64(first_person), first + np.uint64(first_seq))
     crc32, records, start = zlib.crc32, [], 0
     for key, count, end, person in zip(keys, counts.tolist(), ends, people, strict=True):
         body = heads[count] + packed[start:end] + person

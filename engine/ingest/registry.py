@@ -196,7 +196,7 @@ class Registry:
                 return _receipt(known, replayed=True, dry_run=dry_run)
             _check_number(feed_number, last)
             received_at_ms = self._clock.now_ms()
-            header = _FeedHeader(
+            header = FeedHeader(
                 scope, digest, feed_number, self._clock.today() if as_of is None else as_of, received_at_ms
             )
             with Spool(self._config.spool_dir, f"import-{self.store.next_feed}") as spool:
@@ -300,7 +300,7 @@ class Registry:
         self._unclean = False
 
 
-class _FeedHeader(msgspec.Struct):
+class FeedHeader(msgspec.Struct):
     """What is known of a feed before its rows are read."""
 
     scope: str
@@ -351,7 +351,7 @@ class _Progress:
 class _Import:
     """One import under way: a pass over the file that checks, and a pass over what was staged that applies."""
 
-    def __init__(self, registry: Registry, spool: Spool, header: _FeedHeader, dry_run: bool, progress: _Progress):
+    def __init__(self, registry: Registry, spool: Spool, header: FeedHeader, dry_run: bool, progress: _Progress):
         self._registry = registry
         self._store, self._index, self._keys = registry.store, registry.index, registry._keys
         self._spool = spool
@@ -488,7 +488,7 @@ class _Import:
         if header.scope != OPERATOR_SCOPE:
             self._insurers = {header.scope}
         fresh = {
-            number: _freshened(self._registry._insurers[number], header, applied.feed, self._registry._clock.now_ms())
+            number: freshened(self._registry._insurers[number], header, applied.feed, self._registry._clock.now_ms())
             for number in self._insurers
         }
         with store.transaction() as txn:
@@ -562,7 +562,7 @@ class _Group:
             return _receipt(known, replayed=True)
         _check_number(call.feed_number, last)
         as_of = today if call.as_of is None else call.as_of
-        header = _FeedHeader(call.insurer, call.digest, call.feed_number, as_of, now_ms)
+        header = FeedHeader(call.insurer, call.digest, call.feed_number, as_of, now_ms)
         counts = self._rows(call)
         last_seq = self._before + len(self._workspace.changes)
         applied = header.applied(self.next_feed, counts, self.seq + 1, last_seq)
@@ -570,7 +570,7 @@ class _Group:
         self.seq = last_seq
         self.next_feed += 1
         self.receipts += 1
-        self.fresh[call.insurer] = _freshened(insurer, header, applied.feed, now_ms)
+        self.fresh[call.insurer] = freshened(insurer, header, applied.feed, now_ms)
         return _receipt(applied)
 
     def _rows(self, call: DeltaCall) -> dict[Op, int]:
@@ -611,7 +611,7 @@ def _insurer_refusal(row: Row, scope: str, known: dict[str, Insurer]) -> RowErro
     return None
 
 
-def _freshened(insurer: Insurer, header: _FeedHeader, feed_id: int, now_ms: int) -> Insurer:
+def freshened(insurer: Insurer, header: FeedHeader, feed_id: int, now_ms: int) -> Insurer:
     numbered = header.feed_number is not None and header.scope == insurer.number
     return replace(
         insurer,

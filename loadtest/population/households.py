@@ -182,15 +182,14 @@ class Families:
         if chance() < 0.75:
             human.certificates.append(self._certificate(human.birth, self._humans, chance()))
         if chance() < 0.5 or branchless:
-            human.link_code = f"L{self._humans * 0x9E3779B97F4A7C15 % 2**64:016X}"
+            human.link_code = link_code(self._humans)
 
     def _certificate(self, birth: int, ordinal: int, fraction: float) -> Certificate:
         """Valid to a birthday within five years; one in twenty five has expired, one in two hundred is revoked."""
         years = self._today - birth
         ahead = 0 if fraction < 0.04 else 1 + int(fraction * 5)
         expires = birthday(birth, int(years / YEAR) + ahead)
-        serial = f"{(ordinal * 0x5DEECE66D + 11) % 2**48 + 2**52:014X}"
-        return Certificate(ISSUER, serial, expires, revoked=fraction > 0.995)
+        return Certificate(ISSUER, serial(ordinal), expires, revoked=fraction > 0.995)
 
     # --- what they are covered by -------------------------------------------------------------------------
 
@@ -220,9 +219,7 @@ class Families:
         insurer = choices[int(self._random.random() * len(choices))]
         count = self._given[insurer.ordinal]
         self._given[insurer.ordinal] = count + 1
-        round_, place = divmod(count, NUMBERS)
-        number = 1000 + round_ * 10 * NUMBERS + (place * SCRAMBLE + 1_234_567) % NUMBERS
-        return Cover(insurer, _symbol(insurer, count), _number(insurer, number), gained)
+        return Cover(insurer, *card_identifiers(insurer, count), gained)
 
     def _recently(self) -> int:
         return self._today - 1 - int(self._random.random() * 400)
@@ -364,6 +361,23 @@ class Families:
             "limit_valid_to": iso(self._today + 245),
         }
         return made | {"limit_long_term_on": start} if chance() < 0.1 else made
+
+
+def link_code(ordinal: int) -> str:
+    """The link code of the human being with this number."""
+    return f"L{ordinal * 0x9E3779B97F4A7C15 % 2**64:016X}"
+
+
+def serial(ordinal: int) -> str:
+    """The serial of the certificate of the human being with this number."""
+    return f"{(ordinal * 0x5DEECE66D + 11) % 2**48 + 2**52:014X}"
+
+
+def card_identifiers(insurer: Insurer, count: int) -> tuple[str, str]:
+    """Symbol and number of the card that an insurer gives after so many others."""
+    round_, place = divmod(count, NUMBERS)
+    number = 1000 + round_ * 10 * NUMBERS + (place * SCRAMBLE + 1_234_567) % NUMBERS
+    return _symbol(insurer, count), _number(insurer, number)
 
 
 @lru_cache(maxsize=100_000)

@@ -52,11 +52,12 @@ class Population:
             first += household.humans
             while at < count and chosen[at] < first:
                 at += 1
-                request = _ask(chance, household, self.today)
+                request = ask(chance, household, self.today)
                 yield request, *expected(household.people, request, self.today)
 
 
-def _ask(chance: random.Random, household: Household, today: date) -> dict[str, Any]:
+def ask(chance: random.Random, household: Household, today: date) -> dict[str, Any]:
+    """An inquiry about somebody of a household, right or with something wrong."""
     person = chance.choice(household.people)
     spell = chance.choice(person.spells)
     request: dict[str, Any] = {"institution": INSTITUTION, "purpose": "treatment"}

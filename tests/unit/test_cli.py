@@ -19,7 +19,7 @@ from engine.errors import ShikakuError
 from loadtest import population
 from tests.support.processes import remove_index
 
-COMMANDS = ["init", "serve", "import", "insurers", "check", "status", "fsck", "snapshot", "people", "personas"]
+COMMANDS = ["init", "serve", "import", "load", "insurers", "check", "status", "fsck", "snapshot", "people", "personas"]
 
 
 class Command:

@@ -31,7 +31,7 @@ ENGINE_ORDER = [
     ["identifiers", "keys"],
     ["entries"],
     ["rules"],
-    ["store", "index"],
+    ["store", "index", "construction", "scan"],
     ["ingest.rows"],
     ["ingest.*", "recovery"],
     ["verification"],

@@ -643,3 +643,20 @@ def test_several_threads_may_search_while_generations_change(directory: Path, fo
     for thread in threads:
         thread.join()
     assert not problems and len(rounds) > 3
+
+
+def test_a_writer_that_closed_its_index_is_told_from_one_that_was_killed(tmp_path: Path) -> None:
+    """A table of a country takes a second to walk: only after a kill is there anything to look for."""
+    identity = {"store_id": bytes(16), "key_id": bytes(8)}
+    writer = IndexWriter.create(tmp_path, keys=100, **identity)
+    assert not writer.is_tidy
+    writer.close()
+    writer = IndexWriter.attach(tmp_path, **identity)
+    assert writer.is_tidy
+    # What a killed writer leaves: its lock is gone and nothing was closed.
+    writer._lock.release()
+    other = IndexWriter.attach(tmp_path, **identity)
+    assert not other.is_tidy
+    other.close()
+    (tmp_path / "CLOSED").write_bytes(b"index-00000000000000ff.seg")
+    assert not IndexWriter.attach(tmp_path, **identity).is_tidy

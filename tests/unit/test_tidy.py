@@ -20,9 +20,9 @@ SUFFIXES = {".py", ".pyi", ".pyx", ".pxd", ".h"}
 
 FILE_LINES_MAX = 600
 LONG_FILES = {
-    "engine/index.py": 890,
+    "engine/index.py": 900,
     "engine/ingest/registry.py": 720,
-    "engine/store.py": 820,
+    "engine/store.py": 825,
     "ext/probe.pyx": 1100,
     "ext/probe_py.py": 620,
     "ext/sheet.pyx": 1020,
