@@ -73,13 +73,20 @@ class _Entangled(Exception):
 
 
 class Load:
-    """One load. Made by `open`; use as a context."""
+    """One load; use as a context.
 
-    def __init__(self, config: Config, keys: Keys, *, total_bytes: int, progress: Progress | None) -> None:
+    Args: total_bytes: of all files together, by which progress is shown and the index sized. save_index: whether the
+        index is saved to disk in the end, which the next start after a reboot is glad of.
+    """
+
+    def __init__(
+        self, config: Config, keys: Keys, *, total_bytes: int, progress: Progress | None, save_index: bool = True
+    ) -> None:
         self._config, self._keys = config, keys
         self._clock = clock.Clock(config.clock_fixed_ms)
         self._total_bytes = max(1, total_bytes)
         self._progress = progress
+        self._save_index = save_index
         self._done_bytes = 0
         self._store, self._index = recovery.open_for_loading(config, keys)
         self._insurers = {insurer.number: insurer for insurer in self._store.insurers()}
@@ -179,8 +186,9 @@ class Load:
             self.loaded.keys, self.loaded.index_bytes = construction.count, construction.segment_bytes
             construction.finish(self._seq)
         self.loaded.data_version = self._seq
-        with self._timed("saving the index"):
-            self._index.save(self._config.snapshot_file)
+        if self._save_index:
+            with self._timed("saving the index"):
+                self._index.save(self._config.snapshot_file)
 
     # --- files --------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ class Preparers:
         self._processes = processes
         self._rules = rules
         self._changed = threading.Condition()
+        self._taking = threading.Lock()
         self._files: Iterator[Path] = iter(())
         self._taken = self._numbered = self._given = 0
         self._next_person = next_person
@@ -123,21 +124,26 @@ class Preparers:
     def _take(self) -> tuple[int, Path] | None:
         """The next file, when its turn to be prepared has come."""
         most = self._processes + AHEAD
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._exhausted or self._taken - self._given < most)
-            if self._stopping or self._exhausted:
-                return None
+        with self._taking:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._exhausted or self._taken - self._given < most)
+                if self._stopping or self._exhausted:
+                    return None
+            # Whoever names the files may take a while over it; what is prepared goes on meanwhile.
+            path, failed = None, None
             try:
                 path = next(self._files, None)
             except BaseException as error:
-                self._results[self._taken] = error
-                path = None
-            if path is None:
-                self._exhausted = True
-                self._changed.notify_all()
-                return None
-            self._taken += 1
-            return self._taken - 1, path
+                failed = error
+            with self._changed:
+                if failed is not None:
+                    self._results[self._taken] = failed
+                if path is None:
+                    self._exhausted = True
+                    self._changed.notify_all()
+                    return None
+                self._taken += 1
+                return self._taken - 1, path
 
     def _made(self, connection: Connection, at: int, path: Path) -> Ready:
         spooled = self._spool_dir / f"load-{at}"

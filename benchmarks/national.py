@@ -1,0 +1,257 @@
+"""Owns the run at the size of a country: generate, load, rebuild, serve and ask, with a table of figures at the end.
+
+    make national PEOPLE=125000000 FOLDER=a-folder-with-room
+
+Feeds are generated a batch at a time and deleted when they are durable, so that the disk need not hold them beside the
+store; nothing is loaded while a batch is generated, and the time of the one does not count for the other. Every answer
+is compared with the verdict that the population's own rules give; a wrong one fails the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from api.cli.init import create
+from api.cli.insurers import register_file
+from api.cli.people import today_in_japan
+from benchmarks import national_serving as serving
+from engine import keys
+from engine.config import Config
+from engine.ingest.load import Load, Loaded
+from engine.ingest.registry import Registry
+from engine.recovery import index_directory
+from engine.store import StoreReader
+from loadtest.population.feed import write_insurers
+from loadtest.population.nation import TOWN_PEOPLE, Nation
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH = 32
+"""Parts that are generated together."""
+BYTES_A_ROW = 425
+"""Of the store, by experience: what the disk must have room for."""
+SEED = 20261123
+SHOWN_SECONDS = 15.0
+
+_nation: Nation | None = None
+
+
+def write_part(asked: tuple[int, Path]) -> None:
+    """Write one part of the nation that this process was forked with."""
+    assert _nation is not None
+    _nation.write_part(*asked)
+
+
+class Figures:
+    """What was measured, in order; written to a file after each figure, so that a run that is cut off leaves them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.found: dict[str, Any] = {}
+
+    def add(self, name: str, value: float | int | str, bound: str = "") -> None:
+        """Keep and print one figure."""
+        self.found[name] = value
+        shown = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        say(f"{name}: {shown}" + (f"   (bound: {bound})" if bound else ""))
+        self._path.write_text(json.dumps(self.found, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def say(text: str) -> None:
+    """One line, with the time since the start."""
+    print(f"[{time.monotonic() - STARTED:8.1f} s] {text}", flush=True)
+
+
+STARTED = time.monotonic()
+
+
+@contextmanager
+def timed(figures: Figures, name: str, bound: str = "") -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    figures.add(name, time.monotonic() - began, bound)
+
+
+class Source:
+    """The feeds, a batch at a time. Iterating waits until what it gave before is durable, and deletes it."""
+
+    def __init__(self, nation: Nation, folder: Path, pool: Any) -> None:
+        self.seconds = 0.0
+        self._nation, self._folder, self._pool = nation, folder, pool
+        self._waiting: set[Path] = set()
+
+    def durable(self, path: Path) -> None:
+        """A feed is in the store."""
+        path.unlink()
+        self._waiting.discard(path)
+
+    def first_bytes(self) -> int:
+        """How large the first part is; it is generated again with its batch."""
+        path = self._folder / "first.csv"
+        self._nation.write_part(0, path)
+        size = path.stat().st_size
+        path.unlink()
+        return size
+
+    def __iter__(self) -> Iterator[Path]:
+        for start in range(0, self._nation.parts, BATCH):
+            while self._waiting:
+                time.sleep(0.01)
+            began = time.monotonic()
+            parts = range(start, min(start + BATCH, self._nation.parts))
+            asked = [(part, self._folder / f"part-{part:05}.csv") for part in parts]
+            self._pool.map(write_part, asked, chunksize=1)
+            self.seconds += time.monotonic() - began
+            self._waiting = {path for _, path in asked}
+            yield from [path for _, path in asked]
+
+
+class Shown:
+    """Says how far the load is: people, rate, time left. Time in which feeds were generated does not count."""
+
+    def __init__(self, nation: Nation, source: Source) -> None:
+        self._nation, self._source = nation, source
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, rows: int) -> None:
+        now = time.monotonic()
+        if now - self._last < SHOWN_SECONDS:
+            return
+        self._last = now
+        rate = rows / max(now - self._began - self._source.seconds, 1e-3)
+        people = rows * self._nation.people // self._nation.rows
+        left = (self._nation.rows - rows) / max(rate, 1)
+        say(
+            f"{people:,} of {self._nation.people:,} people, {rate:,.0f} rows/s, {left:,.0f} s of loading left; "
+            f"generating took {self._source.seconds:,.0f} s until now"
+        )
+
+
+def prepared(folder: Path, nation: Nation) -> Config:
+    """An empty store with the insurers."""
+    config = Config(data_dir=folder / "data", key_file=folder / "master.key")
+    create(config)
+    write_insurers(folder / "insurers.ndjson")
+    register_file(config, folder / "insurers.ndjson")
+    return config
+
+
+def loaded(config: Config, nation: Nation, source: Source, figures: Figures, save: bool) -> Loaded:
+    total = source.first_bytes() * nation.parts
+    began = time.monotonic()
+    shown = Shown(nation, source)
+    with Load(config, keys.load(config.key_file), total_bytes=total, progress=shown, save_index=save) as load:
+        made = load.run(source, durable=source.durable)
+    seconds = time.monotonic() - began - source.seconds
+    figures.add("generating the feeds, s", source.seconds)
+    figures.add("load, s", seconds, "1,800 for 125 million people")
+    figures.add("load, rows/s", int(made.rows / seconds))
+    figures.add("people", nation.people)
+    figures.add("rows", made.rows)
+    figures.add("qualifications", made.new)
+    figures.add("rows applied one by one by the writer", made.one_by_one)
+    figures.add("keys", made.keys)
+    figures.add("index, bytes", made.index_bytes)
+    figures.add("index, bytes a key", made.index_bytes / made.keys, "<= 23")
+    figures.add("store, bytes", (config.store_dir / "data.mdb").stat().st_size)
+    figures.add("store, bytes a row", (config.store_dir / "data.mdb").stat().st_size / made.rows)
+    figures.add("feeds, bytes", total)
+    for name, spent in made.seconds.items():
+        figures.add(f"writer: {name}, s", spent)
+    figures.add("filling the index while loading, M keys/s", made.keys / made.seconds["filling the index"] / 1e6)
+    assert made.rows == nation.rows
+    return made
+
+
+def rebuilt(config: Config, figures: Figures, keys_expected: int) -> None:
+    """The index is deleted, with what is saved of it, and made from the store; then filling alone is timed."""
+    secrets = keys.load(config.key_file)
+    store = StoreReader(config.store_dir, key_id=secrets.key_id, map_bytes=config.map_bytes)
+    directory, seq = index_directory(config, store.store_id), store.committed_seq
+    store.close()
+    shutil.rmtree(directory)
+    config.snapshot_file.unlink(missing_ok=True)
+    with timed(figures, "rebuild of the index from the store, s", "<= 120"):
+        registry = Registry.open(config, secrets)
+    try:
+        figures.add("index after the rebuild, bytes a key", registry.index.segment_bytes / registry.index.count)
+        assert (registry.index.count, registry.index.data_version) == (keys_expected, seq)
+        serving.measure_build(registry.store, registry.index, figures)
+    finally:
+        leave(registry)
+
+
+def leave(registry: Registry) -> None:
+    """Close without saving the index: a disk that holds a country twice is not asked for."""
+    registry.index.close()
+    registry.store.close()
+
+
+def run(people: int, folder: Path, ask: int, keep: bool) -> int:
+    global _nation
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = Figures(folder / "national.json")
+    today = date.fromisoformat(today_in_japan().isoformat())
+    with timed(figures, "drawing the town, s"):
+        nation = _nation = Nation(people, SEED, today, min(TOWN_PEOPLE, max(1, people // 4)))
+    needed = nation.rows * BYTES_A_ROW + min(BATCH, nation.parts) * nation.town_rows * 310
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        say(f"{folder} has {free / 1e9:,.0f} GB free and {needed / 1e9:,.0f} are needed: give another with FOLDER=")
+        return 2
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        config = prepared(folder, nation)
+        source = Source(nation, folder, pool)
+        save = free - needed > nation.rows * 60
+        made = loaded(config, nation, source, figures, save)
+    rebuilt(config, figures, made.keys)
+    wrong = serving.measure(config, nation, ask, figures)
+    print_table(figures)
+    if not keep:
+        remove(config, folder)
+    return 1 if wrong else 0
+
+
+def remove(config: Config, folder: Path) -> None:
+    store = StoreReader(config.store_dir, key_id=keys.load(config.key_file).key_id, map_bytes=config.map_bytes)
+    shutil.rmtree(index_directory(config, store.store_id), ignore_errors=True)
+    store.close()
+    shutil.rmtree(config.data_dir)
+
+
+def print_table(figures: Figures) -> None:
+    """The figures as Markdown, with commit and machine."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
+    figures.add("commit", commit.strip())
+    figures.add("machine", f"{os.cpu_count()} x {model}")
+    print("\n| what | figure |\n|---|---|")
+    for name, value in figures.found.items():
+        shown = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        print(f"| {name} | {shown} |")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, default=ROOT / "var" / "national")
+    parser.add_argument("--ask", type=int, default=2_000, help="inquiries over HTTP")
+    parser.add_argument("--keep", action="store_true", help="leave store and index in place")
+    given = parser.parse_args(arguments)
+    return run(given.people, given.folder, given.ask, given.keep)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
