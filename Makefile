@@ -11,9 +11,10 @@ SIZE   ?= standard
 TESTS  ?= tests
 WORKERS ?=
 ONCE   ?=
+FOLDER ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench check clean
+.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench national check clean
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +81,9 @@ test-all: setup-test  ## run all tests, those that take minutes too
 
 bench: setup $(VENV)/.test  ## run the benchmarks (SIZE=smoke|standard|large)
 	@$(PY) -m pytest -q benchmarks --size $(SIZE)
+
+national: setup $(VENV)/.test  ## generate, load, serve and ask a country (PEOPLE=125000000 FOLDER=...; 1,000,000 if not said)
+	@nice -n 5 $(PY) -m benchmarks.national --people $(if $(filter-out file,$(origin PEOPLE)),$(PEOPLE),1000000) $(if $(FOLDER),--folder $(FOLDER))
 
 check: setup $(VENV)/.test  ## format, lint and types
 	@$(PY) -m ruff format --check --quiet .

@@ -211,16 +211,8 @@ class IndexWriter:
     """Changes the table; one in one process at a time. Sees provisional entries too."""
 
     __slots__ = (
-        "_directory",
-        "_identity",
-        "_lock",
-        "_segment",
-        "_spool",
-        "_spool_dir",
-        "_spooled",
-        "_table",
-        "is_tidy",
-    )
+        "_directory", "_identity", "_lock", "_segment", "_spool", "_spool_dir", "_spooled", "_table", "is_tidy",
+    )  # fmt: skip
 
     def __init__(
         self, directory: Path, lock: _Lock, segment: shm.Segment, table: probe.Table, spool_dir: Path | None

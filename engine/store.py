@@ -44,8 +44,8 @@ READERS_MAX: Final = 512
 """Reader slots: each worker process takes one, so this is twice the most workers that can be configured."""
 ROLLBACK_CHUNK: Final = 10_000
 """Versions deleted in one transaction of a rollback."""
-SCAN_ENTRIES: Final = 65_536
-"""Entries handed over at a time when everything is read for a rebuild."""
+SCAN_VERSIONS: Final = 16_384
+"""Versions whose entries are handed over at a time when everything is read for a rebuild."""
 OPERATOR_SCOPE: Final = "operator"
 """The scope of feeds that are not one insurer's; eight characters, like an insurer number."""
 
@@ -183,7 +183,9 @@ def unpack_record(key: bytes, value: bytes) -> Version:
 class _Environment:
     """One open LMDB environment; shared by all readers of one process, because LMDB may be opened only once in each."""
 
-    def __init__(self, path: Path, map_bytes: int, *, writable: bool, create: bool = False) -> None:
+    def __init__(
+        self, path: Path, map_bytes: int, *, writable: bool, create: bool = False, in_order: bool = False
+    ) -> None:
         self.writable = writable
         self.holders = 0
         self.env = lmdb.open(
@@ -192,7 +194,7 @@ class _Environment:
             subdir=True,
             readonly=not writable,
             create=create,
-            readahead=False,  # lookups are random; reading ahead would evict what is needed
+            readahead=in_order,  # lookups are random: reading ahead would evict what is needed
             writemap=False,
             max_readers=READERS_MAX,
             max_dbs=len(_DATABASES) + 1,
@@ -210,14 +212,14 @@ class _Environment:
 _open: dict[str, _Environment] = {}
 
 
-def _acquire(path: Path, map_bytes: int, *, writable: bool) -> _Environment:
+def _acquire(path: Path, map_bytes: int, *, writable: bool, in_order: bool = False) -> _Environment:
     if not (path / "data.mdb").is_file():
         raise StoreMissingError(f"no store at {path}: run `shikaku init`")
     name = os.path.realpath(path)
     shared = _open.get(name)
     if shared is None:
         try:
-            shared = _open[name] = _Environment(path, map_bytes, writable=writable)
+            shared = _open[name] = _Environment(path, map_bytes, writable=writable, in_order=in_order)
         except lmdb.NotFoundError:
             raise StoreMissingError(f"the store at {path} was never finished: run `shikaku init`") from None
         except (lmdb.InvalidError, lmdb.VersionMismatchError):
@@ -292,13 +294,15 @@ class StoreReader:
 
     Raises on opening: StoreMissingError, StoreVersionError, KeyMismatchError. No read transaction stays open between
     calls, so readers never keep the writer from reusing pages.
+
+    Args: in_order: the whole store is going to be read, from one end to the other.
     """
 
     _writable = False
 
-    def __init__(self, path: Path, *, key_id: bytes, map_bytes: int) -> None:
-        self.path = path
-        self._shared = _acquire(path, map_bytes, writable=self._writable)
+    def __init__(self, path: Path, *, key_id: bytes, map_bytes: int, in_order: bool = False) -> None:
+        self.path, self.key_id, self.map_bytes = path, key_id, map_bytes
+        self._shared = _acquire(path, map_bytes, writable=self._writable, in_order=in_order)
         self._env = self._shared.env
         self._dbs = self._shared.dbs
         self._versions = self._dbs["versions"]
@@ -491,28 +495,22 @@ class StoreReader:
 
         Reads the packed entries only and decodes nobody. One read transaction stays open meanwhile.
         """
-        numbers: list[int] = []
-        counts: list[int] = []
+        keys: list[bytes] = []
         packed: list[bytes] = []
-        total, last = 0, -1
+        last, beyond = -1, _NUMBER.pack(end) if end < 2**32 else b"\xff" * 5
         with self._reading() as txn:
             cursor = txn.cursor(self._versions)
             for key, value in cursor if cursor.set_range(version_key(first, _MASK)) else ():
-                number, inverted = _VERSION_KEY.unpack(key)
-                if number == last or _MASK - inverted > seq:
-                    continue
-                if number >= end:
+                if key >= beyond:
                     break
-                last, count = number, value[1]
-                numbers.append(number)
-                counts.append(count)
-                packed.append(value[HEAD_BYTES : HEAD_BYTES + ENTRY_BYTES * count])
-                total += count
-                if total >= SCAN_ENTRIES:
-                    yield _piece(numbers, counts, packed)
-                    numbers, counts, packed, total = [], [], [], 0
-        if numbers:
-            yield _piece(numbers, counts, packed)
+                keys.append(key)
+                packed.append(value[HEAD_BYTES : HEAD_BYTES + ENTRY_BYTES * value[1]])
+                if len(keys) == SCAN_VERSIONS:
+                    last, piece = _piece(keys, packed, seq, last)
+                    yield piece
+                    keys, packed = [], []
+        if keys:
+            yield _piece(keys, packed, seq, last)[1]
 
     def key_count(self, seq: int) -> int:
         """How many index entries there are after change `seq`."""
@@ -607,9 +605,18 @@ def _versions_of(cursor: Any, number: int, newest: int) -> Iterator[Version]:
         found = (cursor.key(), cursor.value())
 
 
-def _piece(numbers: list[int], counts: list[int], packed: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    persons = np.repeat(np.array(numbers, np.uint32), np.array(counts, np.int64))
-    return persons, np.frombuffer(b"".join(packed), ENTRY_DTYPE)
+def _piece(keys: list[bytes], packed: list[bytes], seq: int, last: int) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
+    """Entries of the newest version up to `seq` of each person behind `last`; and who is last now."""
+    rows = np.frombuffer(b"".join(keys), _KEY_ROW)
+    old = np.flatnonzero(np.uint64(_MASK) - rows["inverted"] <= seq)
+    numbers = rows["number"][old].astype(np.int64)
+    newest = numbers != np.concatenate([[last], numbers[:-1]])
+    chosen = old[newest]
+    if len(chosen) < len(packed):
+        packed = [packed[at] for at in chosen.tolist()]
+    counts = np.fromiter(map(len, packed), np.int64, len(packed)) // ENTRY_BYTES
+    persons = np.repeat(numbers[newest].astype(np.uint32), counts)
+    return int(numbers[-1]) if len(numbers) else last, (persons, np.frombuffer(b"".join(packed), ENTRY_DTYPE))
 
 
 def _decoded(decode: Any, packed: bytes | None) -> Any:

@@ -7,6 +7,7 @@ own order, as soon as their lines are counted, so that what is written later is 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -146,7 +147,8 @@ class Preparers:
                 return self._taken - 1, path
 
     def _made(self, connection: Connection, at: int, path: Path) -> Ready:
-        spooled = self._spool_dir / f"load-{at}"
+        # A process that outlived a killed load for a moment may still write to a file of its own.
+        spooled = self._spool_dir / f"load-{os.getpid()}-{at}"
         size_bytes = 0
         try:
             size_bytes = path.stat().st_size

@@ -126,7 +126,7 @@ def test_entries_are_those_of_the_version_asked_for(writer: StoreWriter) -> None
 
 
 def test_entries_come_in_pieces(writer: StoreWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "SCAN_ENTRIES", 2)
+    monkeypatch.setattr(store, "SCAN_VERSIONS", 2)
     for number in range(1, 6):
         put(writer, number, number, somebody(number))
     pieces = list(writer.entries(5))
