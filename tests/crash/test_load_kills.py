@@ -1,4 +1,4 @@
-"""Kills a bulk load (-9) at random instants: nothing durable is lost or half there, and the next one goes on from it."""
+"""Kills a bulk load (-9) at random instants: nothing durable is lost or half there, and the next goes on from it."""
 
 from __future__ import annotations
 
