@@ -73,6 +73,16 @@ SEVERAL_PEOPLE: Final = Decision(Verdict.AMBIGUOUS, Reason.SEVERAL_PEOPLE)
 ANNOUNCED: Final = Decision(Verdict.PENDING, Reason.ANNOUNCED)
 
 
+SAYINGS: Final = (
+    Decision(Verdict.VALID),
+    UNKNOWN_CARD,
+    BRANCH_MISMATCH,
+    Decision(Verdict.INVALID, Reason.NOT_YET_GAINED),
+    *(Decision(Verdict.INVALID, _LOSS_REASONS.get(code, Reason.LOST)) for code in range(_LOSS_MASK + 1)),
+)
+"""The decisions that ext/quick can tell from one slot, in its order."""
+
+
 def spells_of(person: int, qualifications: Sequence[Qualification]) -> list[Spell]:
     """The spells of all that one recorded person holds, in the same order, with exact days."""
     multi = len(qualifications) > 1

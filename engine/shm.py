@@ -89,16 +89,19 @@ def open_(path: Path, *, writable: bool = False) -> Segment:
 
 
 class Window:
-    """A file mapped read-only with room behind its end, where it will grow; nothing there may be touched before."""
+    """A file mapped read-only with room behind its end, where it will grow; nothing there may be touched before.
+
+    The file stays open until `close`: when a process closes any descriptor of a file, all locks that it has on that
+    file are gone, those of a library on its own lock file too.
+    """
 
     def __init__(self, path: Path, size_bytes: int) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            address = _libc.mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
-        finally:
-            os.close(descriptor)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        address = _libc.mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, self._descriptor, 0)
         if address in (None, _MAP_FAILED):
-            raise OSError(ctypes.get_errno(), f"cannot map {size_bytes} bytes")
+            error = ctypes.get_errno()
+            os.close(self._descriptor)
+            raise OSError(error, f"cannot map {size_bytes} bytes")
         self._address: int | None = address
         self._size_bytes = size_bytes
         # Look-ups are random: what lies beside a page is not wanted with it.
@@ -111,6 +114,7 @@ class Window:
         if self._address is not None:
             self.buffer.release()
             _libc.munmap(self._address, self._size_bytes)
+            os.close(self._descriptor)
             self._address = None
 
 

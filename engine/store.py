@@ -54,6 +54,8 @@ HISTORIES_KEPT: Final = 64
 
 _LMDB_FORMAT = 0  # the 0.9 file format
 _DATABASES = ("meta", "versions", "changes", "insurers", "feeds", "feed_digests", "feed_numbers")
+_LOCK_FILE_BYTES = 4096
+"""What is looked at of LMDB's lock file, which is longer."""
 _LOCK_TRIES = 5
 _LOCK_PAUSE_SECONDS = 0.02
 _MASK = 2**64 - 1
@@ -204,9 +206,17 @@ class _Environment:
         )
         try:
             self.dbs: dict[str, Any] = {name: self.env.open_db(name.encode(), create=create) for name in _DATABASES}
+            # Opened behind the environment and closed behind it: see shm.Window about locks.
+            self.files = shm.Window(path / "data.mdb", map_bytes), shm.Window(path / "lock.mdb", _LOCK_FILE_BYTES)
         except BaseException:
             self.env.close()
             raise
+
+    def close(self) -> None:
+        """Let go of environment and files."""
+        self.env.close()
+        for file in self.files:
+            file.close()
 
 
 _open: dict[str, _Environment] = {}
@@ -236,7 +246,7 @@ def _release(path: Path, shared: _Environment) -> None:
     shared.holders -= 1
     if shared.holders == 0:
         _open.pop(os.path.realpath(path), None)
-        shared.env.close()
+        shared.close()
 
 
 def _store_error(error: Exception) -> ShikakuError:
@@ -309,8 +319,8 @@ class StoreReader:
         self._closed = False
         try:
             self.store_id, self.created_ms = self._verify(key_id)
-            self.files = shm.Window(path / "data.mdb", map_bytes), shm.open_(path / "lock.mdb")
-            self.pages = pages.Pages(self.files[0].buffer, self.files[1].buffer, b"versions")
+            data, lock = self.files = [file.buffer for file in self._shared.files]
+            self.pages = pages.Pages(data, lock, b"versions")
         except BaseException:
             _release(path, self._shared)
             raise
@@ -560,8 +570,6 @@ class StoreReader:
         if not self._closed:
             self._closed = True
             self.pages.release()
-            for file in self.files:
-                file.close()
             _release(self.path, self._shared)
 
 

@@ -32,6 +32,7 @@ from engine.records import (
     Insurer,
     Person,
     Qualification,
+    Reason,
     Verdict,
 )
 from engine.rules import BRANCH_CODES, Decision, Holder, Spell, decide_card, spells_of
@@ -80,9 +81,17 @@ class Verifier:
         """The decision alone, without notes that need the record: what a verdict-only answer says."""
         return self._decided(inquiry)[1]
 
-    def quick(self, insurer: Callable[[str, int], tuple[bytes, bytes]], advice: bytes) -> quick.Quick:
-        """The quick way (ext/quick) over this index and store. It compares the record with the inquiry, as here."""
-        return quick.Quick(self._index.live, self._store.pages, self._index_key, self._clock.today, insurer, advice)
+    def quick(
+        self,
+        insurer: Callable[[str, int], tuple[bytes, bytes]],
+        words: Callable[[Verdict, Reason | None], tuple[bytes, bytes]],
+    ) -> quick.Quick:
+        """The quick way (ext/quick) over this index and store. It compares the record with the inquiry, as here.
+
+        Args: words: how an answer begins, up to the date, and its advice as JSON.
+        """
+        said = [words(decision.verdict, decision.reason) for decision in rules.SAYINGS]
+        return quick.Quick(self._index.live, self._store.pages, self._index_key, self._clock.today, insurer, said)
 
     @property
     def insurers_version(self) -> int:

@@ -11,6 +11,7 @@ cdef enum:
     # More than the longest message: a head, an insurer, a date, two identifiers and what separates them.
     MESSAGE_BYTES = 80
     NO_DAY = -1
+    NO_BRANCH = -1
 
 
 # An ordinary inquiry; its spans point into the text that it was read from.
@@ -23,6 +24,7 @@ cdef struct Inquiry:
     Span mark
     int branch
     int birth_date
+    bint verdict_only
     bint limit_consent
     bint diseases_consent
     uint8_t[IDENTIFIER_BYTES] symbol_key
@@ -31,19 +33,26 @@ cdef struct Inquiry:
     Py_ssize_t number_key_bytes
 
 
-# What this process knows beside the record, as JSON.
+# What this process knows beside the record, as JSON: `head` is the beginning of the answer up to the date.
 cdef struct Pieces:
     Span insurer_name
     Span fresh_at
+    Span head
     Span advice
 
 
 # Whether the text is an ordinary inquiry, and all of it.
 cdef bint read_inquiry(Inquiry *asked, const uint8_t *start, Py_ssize_t size) noexcept nogil
+# The same for an item of a batch, which has no institution, date and purpose of its own; the date is left out.
+cdef bint read_item(Inquiry *asked, const uint8_t *start, Py_ssize_t size) noexcept nogil
 # Writes what is hashed of the card, at most MESSAGE_BYTES, and returns how many bytes that are.
 cdef Py_ssize_t write_message(const Inquiry *asked, uint8_t *message) noexcept nogil
 # Writes the answer out of a Person in MessagePack, at most MOST_ANSWER_BYTES; 0 if that is for others to answer.
 cdef Py_ssize_t write_answer(
     const Inquiry *asked, const uint8_t *record, Py_ssize_t record_bytes, uint64_t version, const Pieces *pieces,
     uint8_t *target
+) noexcept nogil
+# The same without data: what `pieces` say, and nothing else.
+cdef Py_ssize_t write_bare(
+    const Inquiry *asked, uint64_t version, const Pieces *pieces, uint8_t *target
 ) noexcept nogil

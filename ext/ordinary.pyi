@@ -37,11 +37,19 @@ class Ask:
 
     @property
     def institution(self) -> str:
-        """Ten digits whose check digit fits."""
+        """Ten digits whose check digit fits; empty for an item of a batch."""
 
     @property
     def insurer_number(self) -> str:
         """Eight digits whose check digit fits."""
+
+    @property
+    def verdict_only(self) -> bool:
+        """Whether it asks for no data."""
+
+    @property
+    def branch(self) -> int | None:
+        """The branch asked for, if any."""
 
     def answer(
         self,
@@ -61,8 +69,12 @@ class Ask:
         Raises: TypeError, ValueError for arguments that cannot be; never for what a record holds.
         """
 
-def read(data: bytes, start: int, stop: int, today: int) -> Ask | None:
+    def bare(self, head: bytes, data_version: int, fresh_at: bytes, advice: bytes) -> bytes | None:
+        """The answer without data that `head` begins, up to the date. Raises as `answer`."""
+
+def read(data: bytes, start: int, stop: int, today: int, *, item: bool = False) -> Ask | None:
     """The inquiry in `data[start:stop]`, for `today` if it names no date; None if it is not an ordinary one.
 
+    Args: item: whether it is an item of a batch, which has no institution, date and purpose of its own.
     Raises: TypeError, ValueError for arguments that cannot be; never for what the body holds.
     """

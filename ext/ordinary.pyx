@@ -27,7 +27,6 @@ cdef enum:
     # A My Number has as many; what may hold one goes the careful way.
     SUSPECT_DIGITS = 12
     ELDERLY_DIGITS = 8
-    NO_BRANCH = -1
 
 ANSWER_BYTES_MAX = MOST_ANSWER_BYTES
 AS_OF_MIN = FIRST_AS_OF
@@ -37,6 +36,7 @@ PURPOSES = (
     "treatment", "dispensing", "dental", "home_visit", "online", "emergency", "appointment", "administration",
 )
 PERSON_MEMBERS = PERSON_COUNT
+_VALID_HEAD = b'{"verdict":"VALID","reason":null,"as_of":'
 QUALIFICATION_MEMBERS = Q_COUNT
 
 # --- what is asked ----------------------------------------------------------------------------------------------
@@ -50,6 +50,7 @@ cdef enum:
     M_CONSENT = 16
     M_DETAIL = 32
     M_MARK = 64
+    M_ALL = 127
     C_INSURER = 1
     C_SYMBOL = 2
     C_NUMBER = 4
@@ -78,6 +79,14 @@ cdef class Ask:
         return _ascii(&self.asked.insurer)
 
     @property
+    def verdict_only(self):
+        return bool(self.asked.verdict_only)
+
+    @property
+    def branch(self):
+        return None if self.asked.branch == NO_BRANCH else self.asked.branch
+
+    @property
     def message(self):
         cdef uint8_t[MESSAGE_BYTES] message
         return PyBytes_FromStringAndSize(<const char *>message, write_message(&self.asked, message))
@@ -85,19 +94,12 @@ cdef class Ask:
     def answer(self, record, start, stop, data_version, insurer_name, fresh_at, advice):
         cdef Py_buffer buffer
         cdef Py_ssize_t first, last, size
-        cdef uint64_t version
+        cdef uint64_t version = _version(data_version)
         cdef uint8_t[MOST_ANSWER_BYTES] answer
         cdef Pieces pieces
-        for piece in (insurer_name, fresh_at, advice):
-            if not isinstance(piece, bytes):
-                raise TypeError(f"a piece of the answer must be bytes, not {type(piece).__name__}")
-        if not isinstance(data_version, int):
-            raise TypeError("data_version must be int")
-        if not 0 <= data_version < 2**63:
-            raise ValueError("data_version is out of range")
-        version = data_version
+        _check_pieces(insurer_name, fresh_at, advice)
         pieces.insurer_name, pieces.fresh_at = _span(insurer_name), _span(fresh_at)
-        pieces.advice = _span(advice)
+        pieces.head, pieces.advice = _span(_VALID_HEAD), _span(advice)
         PyObject_GetBuffer(record, &buffer, PyBUF_SIMPLE)
         try:
             first, last = _place(start, "start", buffer.len), _place(stop, "stop", buffer.len)
@@ -110,9 +112,20 @@ cdef class Ask:
             PyBuffer_Release(&buffer)
         return PyBytes_FromStringAndSize(<const char *>answer, size) if size > 0 else None
 
+    def bare(self, head, data_version, fresh_at, advice):
+        cdef uint64_t version = _version(data_version)
+        cdef uint8_t[MOST_ANSWER_BYTES] answer
+        cdef Pieces pieces
+        cdef Py_ssize_t size
+        _check_pieces(head, fresh_at, advice)
+        pieces.head, pieces.fresh_at, pieces.advice = _span(head), _span(fresh_at), _span(advice)
+        size = write_bare(&self.asked, version, &pieces, answer)
+        return PyBytes_FromStringAndSize(<const char *>answer, size) if size > 0 else None
 
-def read(data, start, stop, today):
+
+def read(data, start, stop, today, *, item=False):
     cdef Py_ssize_t first, last
+    cdef const uint8_t *text
     cdef Ask ask
     if not isinstance(data, bytes):
         raise TypeError(f"data must be bytes, not {type(data).__name__}")
@@ -125,11 +138,27 @@ def read(data, start, stop, today):
         return None
     ask = Ask.__new__(Ask)
     ask.data = data
-    if not read_inquiry(&ask.asked, <const uint8_t *>PyBytes_AS_STRING(data) + first, last - first):
+    text = <const uint8_t *>PyBytes_AS_STRING(data) + first
+    if not (read_item(&ask.asked, text, last - first) if item else read_inquiry(&ask.asked, text, last - first)):
         return None
     if ask.asked.as_of == NO_DAY:
         ask.asked.as_of = today
     return ask
+
+
+cdef int _check_pieces(first, second, third) except -1:
+    for piece in (first, second, third):
+        if not isinstance(piece, bytes):
+            raise TypeError(f"a piece of the answer must be bytes, not {type(piece).__name__}")
+    return 0
+
+
+cdef uint64_t _version(data_version) except? 0:
+    if not isinstance(data_version, int):
+        raise TypeError("data_version must be int")
+    if not 0 <= data_version < 2**63:
+        raise ValueError("data_version is out of range")
+    return data_version
 
 
 cdef str _ascii(const Span *text):
@@ -151,20 +180,32 @@ cdef Py_ssize_t _place(value, str name, Py_ssize_t size) except -1:
 
 
 cdef bint read_inquiry(Inquiry *ask, const uint8_t *start, Py_ssize_t size) noexcept nogil:
+    return _read_all(ask, start, size, M_ALL, M_INSTITUTION | M_CARD)
+
+
+cdef bint read_item(Inquiry *ask, const uint8_t *start, Py_ssize_t size) noexcept nogil:
+    return _read_all(ask, start, size, M_CARD | M_CONSENT | M_DETAIL | M_MARK, M_CARD)
+
+
+cdef bint _read_all(
+    Inquiry *ask, const uint8_t *start, Py_ssize_t size, unsigned int allowed, unsigned int required
+) noexcept nogil:
     cdef Text text
     cdef Span name, value
     cdef unsigned int seen = 0, member
     text.at, text.end = start, start + size
     ask.as_of = NO_DAY
+    ask.institution.length = 0
+    ask.institution.at = start
     ask.mark.length = ask.symbol.length = ask.symbol_key_bytes = 0
-    ask.branch, ask.limit_consent, ask.diseases_consent = NO_BRANCH, False, False
+    ask.branch, ask.verdict_only, ask.limit_consent, ask.diseases_consent = NO_BRANCH, False, False, False
     if not take(&text, c"{"):
         return False
     while True:
         if not take_name(&text, &name):
             return False
         member = _member(&name)
-        if member == 0 or seen & member:
+        if not member & allowed or seen & member:
             return False
         seen |= member
         if member == M_CARD:
@@ -183,7 +224,7 @@ cdef bint read_inquiry(Inquiry *ask, const uint8_t *start, Py_ssize_t size) noex
             return False
         break
     skip_blanks(&text)
-    return text.at == text.end and seen & (M_INSTITUTION | M_CARD) == M_INSTITUTION | M_CARD
+    return text.at == text.end and seen & required == required
 
 
 cdef unsigned int _member(const Span *name) noexcept nogil:
@@ -214,7 +255,8 @@ cdef bint _read_member(Inquiry *ask, unsigned int member, const Span *value) noe
     if member == M_PURPOSE:
         return _is_purpose(value)
     if member == M_DETAIL:
-        return is_text(value, b"full", 4)
+        ask.verdict_only = is_text(value, b"verdict", 7)
+        return ask.verdict_only or is_text(value, b"full", 4)
     ask.mark = value[0]
     # With a letter in it, it is no My Number.
     return 0 < value.length <= MARK_BYTES and (value.length < SUSPECT_DIGITS or _has_letter(value))
@@ -387,21 +429,39 @@ cdef Py_ssize_t write_answer(
     if not read_record(&record, start, size) or not _is_valid(ask, &record):
         return 0
     writer.at, writer.end, writer.failed = target, target + MOST_ANSWER_BYTES, False
-    put_literal(&writer, b'{"verdict":"VALID","reason":null,"as_of":')
+    put_span(&writer, &pieces.head)
     put_date(&writer, ask.as_of)
     put_literal(&writer, b',"qualification":')
     _write_qualification(&writer, ask, &record, &pieces.insurer_name)
-    put_literal(&writer, b',"advice":')
-    put_span(&writer, &pieces.advice)
-    put_literal(&writer, b',"data_version":')
-    put_number(&writer, version)
-    put_literal(&writer, b',"insurer_fresh_at":')
-    put_span(&writer, &pieces.fresh_at)
-    put_literal(&writer, b',"notes":[],"warnings":[],"certificate":null')
+    return _finished(&writer, ask, version, pieces, target)
+
+
+cdef Py_ssize_t write_bare(
+    const Inquiry *ask, uint64_t version, const Pieces *pieces, uint8_t *target
+) noexcept nogil:
+    cdef Writer writer
+    writer.at, writer.end, writer.failed = target, target + MOST_ANSWER_BYTES, False
+    put_span(&writer, &pieces.head)
+    put_date(&writer, ask.as_of)
+    put_literal(&writer, b',"qualification":null')
+    return _finished(&writer, ask, version, pieces, target)
+
+
+cdef Py_ssize_t _finished(
+    Writer *writer, const Inquiry *ask, uint64_t version, const Pieces *pieces, const uint8_t *target
+) noexcept nogil:
+    """Write what stands behind the qualification; the length of the whole answer, 0 if it is for others."""
+    put_literal(writer, b',"advice":')
+    put_span(writer, &pieces.advice)
+    put_literal(writer, b',"data_version":')
+    put_number(writer, version)
+    put_literal(writer, b',"insurer_fresh_at":')
+    put_span(writer, &pieces.fresh_at)
+    put_literal(writer, b',"notes":[],"warnings":[],"certificate":null')
     if ask.mark.length:
-        put_literal(&writer, b',"id":')
-        put_quoted(&writer, &ask.mark)
-    put_literal(&writer, b"}")
+        put_literal(writer, b',"id":')
+        put_quoted(writer, &ask.mark)
+    put_literal(writer, b"}")
     return 0 if writer.failed else writer.at - target
 
 
@@ -410,8 +470,8 @@ cdef bint _is_valid(const Inquiry *ask, const Record *record) noexcept nogil:
     cdef const Value *held = &record.held[0]
     cdef const Value *birth = &record.person[<int>P_BIRTH_DATE]
     cdef Span symbol_key, number_key
-    symbol_key.at, symbol_key.length = ask.symbol_key, ask.symbol_key_bytes
-    number_key.at, number_key.length = ask.number_key, ask.number_key_bytes
+    symbol_key.at, symbol_key.length = <const uint8_t *>ask.symbol_key, ask.symbol_key_bytes
+    number_key.at, number_key.length = <const uint8_t *>ask.number_key, ask.number_key_bytes
     if not (birth.kind == NUMBER and birth.number == ask.birth_date):
         return False
     if not _is_string(&held[<int>Q_INSURER_NUMBER], &ask.insurer):

@@ -49,9 +49,13 @@ class Ask:
         "as_of",
         "insurer_number",
         "institution",
+        "branch",
         "message",
+        "verdict_only",
     )
+    branch: int | None
     message: bytes
+    verdict_only: bool
     as_of: int
     institution: str
     insurer_number: str
@@ -75,13 +79,7 @@ class Ask:
         fresh_at: bytes,
         advice: bytes,
     ) -> bytes | None:
-        for piece in (insurer_name, fresh_at, advice):
-            if not isinstance(piece, bytes):
-                raise TypeError(f"a piece of the answer must be bytes, not {type(piece).__name__}")
-        if not isinstance(data_version, int):
-            raise TypeError("data_version must be int")
-        if not 0 <= data_version < 2**63:
-            raise ValueError("data_version is out of range")
+        _check_said(data_version, (insurer_name, fresh_at, advice))
         with memoryview(record) as view:
             _places(start, stop, len(view))
             packed = bytes(view[start:stop])
@@ -92,6 +90,26 @@ class Ask:
             return None
         answer = text.encode()
         return answer if len(answer) <= ANSWER_BYTES_MAX else None
+
+    def bare(self, head: bytes, data_version: int, fresh_at: bytes, advice: bytes) -> bytes | None:
+        _check_said(data_version, (head, fresh_at, advice))
+        answer = head + _day(self.as_of).encode() + b',"qualification":null,'
+        answer += self._rest(data_version, fresh_at.decode(), advice.decode()).encode()
+        return answer if len(answer) <= ANSWER_BYTES_MAX else None
+
+    def _rest(self, data_version: int, fresh_at: str, advice: str) -> str:
+        """What stands behind the qualification."""
+        rest = {
+            "advice": advice,
+            "data_version": str(data_version),
+            "insurer_fresh_at": fresh_at,
+            "notes": "[]",
+            "warnings": "[]",
+            "certificate": _NULL,
+        }
+        if self._mark is not None:
+            rest["id"] = _text(self._mark)
+        return _object(rest)[1:]
 
     def _answer(self, person: list[Any], data_version: int, insurer_name: str, fresh_at: str, advice: str) -> str:
         name, kana, sex, birth_date, held, certificates, _, name_other, kana_other, postcode, address = person
@@ -139,16 +157,8 @@ class Ask:
             "reason": _NULL,
             "as_of": _day(self.as_of),
             "qualification": _object(qualification),
-            "advice": advice,
-            "data_version": str(data_version),
-            "insurer_fresh_at": fresh_at,
-            "notes": "[]",
-            "warnings": "[]",
-            "certificate": _NULL,
         }
-        if self._mark is not None:
-            answer["id"] = _text(self._mark)
-        return _object(answer)
+        return f"{_object(answer)[:-1]},{self._rest(data_version, fresh_at, advice)}"
 
     def _require_valid(self, q: list[Any], birth_date: Any) -> None:
         """The card's own qualification, confirmed, in force, and with nothing that asks for a note."""
@@ -166,7 +176,17 @@ class Ask:
         _require(valid_to is None or valid_to >= self.as_of)
 
 
-def read(data: bytes, start: int, stop: int, today: int) -> Ask | None:
+def _check_said(data_version: int, pieces: tuple[bytes, ...]) -> None:
+    if not isinstance(data_version, int):
+        raise TypeError("data_version must be int")
+    if not 0 <= data_version < 2**63:
+        raise ValueError("data_version is out of range")
+    for piece in pieces:
+        if not isinstance(piece, bytes):
+            raise TypeError(f"a piece of the answer must be bytes, not {type(piece).__name__}")
+
+
+def read(data: bytes, start: int, stop: int, today: int, *, item: bool = False) -> Ask | None:
     if not isinstance(data, bytes):
         raise TypeError(f"data must be bytes, not {type(data).__name__}")
     _places(start, stop, len(data))
@@ -176,13 +196,15 @@ def read(data: bytes, start: int, stop: int, today: int) -> Ask | None:
     if not AS_OF_MIN <= today <= AS_OF_MAX or b"\\" in body or any(byte > 0x7E for byte in body):
         return None
     try:
-        return _ask(json.loads(body.decode("ascii"), object_pairs_hook=_distinct), today)
+        return _ask(json.loads(body.decode("ascii"), object_pairs_hook=_distinct), today, item)
     except (_Odd, ValueError, RecursionError):
         return None
 
 
-def _ask(given: Any, today: int) -> Ask:
-    card = _shape(given, {"institution", "card"}, {"as_of", "purpose", "consent", "detail", "id"})["card"]
+def _ask(given: Any, today: int, item: bool) -> Ask:
+    """An item of a batch has no institution, date and purpose of its own."""
+    own = set() if item else {"institution"}
+    card = _shape(given, {"card"} | own, {"consent", "detail", "id"} | (own and {"as_of", "purpose"}))["card"]
     _shape(card, {"insurer_number", "number", "birth_date"}, {"symbol", "branch"})
     consent = given.get("consent")
     if consent is not None:
@@ -193,11 +215,12 @@ def _ask(given: Any, today: int) -> Ask:
     for name, value in texts.items():
         _require(isinstance(value, str) or (value is None and name in nullable))
     ask: Ask = Ask.__new__(Ask)
-    ask.institution = _checked_digits(given["institution"], 10)
+    ask.institution = "" if item else _checked_digits(given["institution"], 10)
     ask.insurer_number = _checked_digits(card["insurer_number"], 8)
     ask.as_of = today if texts.get("as_of") is None else _date(texts["as_of"])
     _require(AS_OF_MIN <= ask.as_of <= AS_OF_MAX)
-    _require(given.get("purpose", "treatment") in PURPOSES and given.get("detail", "full") == "full")
+    _require(given.get("purpose", "treatment") in PURPOSES and given.get("detail", "full") in ("full", "verdict"))
+    ask.verdict_only = given.get("detail") == "verdict"
     ask._consent = consent or {}
     ask._mark = texts.get("id")
     if ask._mark is not None:
@@ -214,6 +237,7 @@ def _ask(given: Any, today: int) -> Ask:
     branch = card.get("branch") or ""
     _require(len(branch) <= 2 and (not branch or branch.isdigit()))
     ask._branch = branch and branch.zfill(2)
+    ask.branch = int(branch) if branch else None
     ask._birth_date = _date(card["birth_date"])
     _require(ask._birth_date >= BIRTH_DATE_MIN)
     ask.message = canon.card_message(ask.insurer_number, ask._birth_date, ask._symbol_key, ask._number_key)

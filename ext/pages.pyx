@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from ext.probe cimport probe_fence_acquire, probe_load_acquire
+from ext.probe cimport probe_fence_acquire, probe_load_acquire, probe_prefetch
 
 cdef extern from "<pthread.h>" nogil:
     """
@@ -26,12 +26,14 @@ cdef enum:
     META_MAGIC_AT = 16
     META_FORMAT_AT = 20
     META_PAGE_BYTES_AT = 40
+    META_MAIN_DEPTH_AT = 94
     META_MAIN_ROOT_AT = 128
     META_LAST_PAGE_AT = 136
     META_TXNID_AT = 144
     META_END = 152
     DB_BYTES = 48
     DB_FLAGS_AT = 4
+    DB_DEPTH_AT = 6
     DB_ROOT_AT = 40
     BRANCH = 1
     LEAF = 2
@@ -40,23 +42,14 @@ cdef enum:
     KINDS = 0x6f
     BIG = 1
     SUB = 2
-    LEVELS_MAX = 32
     PAGE_BYTES_MIN = 512
     PAGE_BYTES_MAX = 65536
+    FETCHED_NODES_MAX = 16
+    FETCHED_BYTES_MAX = 1024
+    LINE_BYTES = 64
 
 cdef uint32_t MAGIC = 0xbeefc0de
 cdef uint64_t NO_PAGE = <uint64_t>-1
-
-# One page on the way down, and which of its nodes was taken.
-cdef struct Place:
-    const uint8_t *page
-    int index
-    int count
-
-cdef struct Path:
-    Place[LEVELS_MAX] places
-    int levels
-
 
 cdef class Pages:
     # A deviation from "keeps no pointer after the call": the file stays exported, and so mapped, until `release`.
@@ -122,7 +115,35 @@ cdef class Pages:
         return txnid == self.file.txnid or _begin(&self.file, txnid)
 
     cdef int look(self, const uint8_t *wanted, Py_ssize_t wanted_bytes, Entry *entry) noexcept nogil:
-        return _seek(&self.file, self.file.root, wanted, wanted_bytes, entry)
+        return _seek(&self.file, self.file.root, self.file.depth, wanted, wanted_bytes, entry)
+
+    cdef bint approach(self, const uint8_t *wanted, Py_ssize_t wanted_bytes, Path *path) noexcept nogil:
+        cdef const uint8_t *leaf
+        if self.file.root == NO_PAGE:
+            return False
+        if not _approach(&self.file, self.file.root, self.file.depth, wanted, wanted_bytes, path):
+            return False
+        leaf = _page(&self.file, path.leaf, 1)
+        if leaf != NULL:
+            probe_prefetch(leaf)
+        return leaf != NULL
+
+    cdef bint open_leaf(self, Path *path) noexcept nogil:
+        cdef int position
+        if not _open_leaf(&self.file, path):
+            return False
+        for position in range(min(path.last.count, <int>FETCHED_NODES_MAX)):
+            # Asked for without a look at it: an address that is none does no harm.
+            probe_prefetch(_node(&path.last, position))
+        return True
+
+    cdef int settle(self, const uint8_t *wanted, Py_ssize_t wanted_bytes, Path *path, Entry *entry) noexcept nogil:
+        cdef int found = _settle(&self.file, self.file.depth, wanted, wanted_bytes, path, entry)
+        cdef Py_ssize_t at = 0
+        while found == FOUND and at < entry.value_bytes and at < FETCHED_BYTES_MAX:
+            probe_prefetch(entry.value + at)
+            at += LINE_BYTES
+        return found
 
     cdef bint still(self) noexcept nogil:
         # What was read was read before this is.
@@ -158,20 +179,23 @@ cdef bint _begin(File *file, uint64_t txnid) noexcept nogil:
     """Remember where the last commit left the database. The meta page of commit N is not written again before N+2."""
     cdef const uint8_t *meta = file.data + (txnid & 1) * file.page_bytes
     cdef uint64_t main_root = _u64(meta + META_MAIN_ROOT_AT), last_page = _u64(meta + META_LAST_PAGE_AT)
+    cdef int depth = _u16(meta + META_MAIN_DEPTH_AT)
     cdef bint whole = _u32(meta + META_MAGIC_AT) == MAGIC and _u64(meta + META_TXNID_AT) == txnid
     cdef Entry entry
     file.txnid = NO_PAGE
     if not whole or not _unmoved(file, txnid):
         return False
     file.last_page, file.root = last_page, NO_PAGE
-    if _seek(file, main_root, file.name, file.name_bytes, &entry) != FOUND or entry.key_bytes != file.name_bytes:
+    if _seek(file, main_root, depth, file.name, file.name_bytes, &entry) != FOUND:
         return False
     # A named database is an entry whose value describes it; keys that are sorted or repeated otherwise are not for us.
-    if memcmp(entry.key, file.name, file.name_bytes) != 0 or entry.value_bytes != DB_BYTES:
+    if entry.key_bytes != file.name_bytes or memcmp(entry.key, file.name, file.name_bytes) != 0:
+        return False
+    if entry.value_bytes != DB_BYTES:
         return False
     if _u16(entry.value + DB_FLAGS_AT) != 0:
         return False
-    file.root = _u64(entry.value + DB_ROOT_AT)
+    file.root, file.depth = _u64(entry.value + DB_ROOT_AT), _u16(entry.value + DB_DEPTH_AT)
     if not _unmoved(file, txnid):
         return False
     file.txnid = txnid
@@ -184,84 +208,101 @@ cdef inline bint _unmoved(const File *file, uint64_t txnid) noexcept nogil:
 
 
 cdef int _seek(
-    const File *file, uint64_t root, const uint8_t *wanted, Py_ssize_t wanted_bytes, Entry *entry
+    const File *file, uint64_t root, int depth, const uint8_t *wanted, Py_ssize_t wanted_bytes, Entry *entry
 ) noexcept nogil:
     cdef Path path
-    cdef Place *place
     if root == NO_PAGE:
         return ABSENT
-    path.levels = 0
-    if not _descend(file, &path, root, wanted, wanted_bytes):
+    if not _approach(file, root, depth, wanted, wanted_bytes, &path) or not _open_leaf(file, &path):
         return UNSURE
-    place = &path.places[path.levels - 1]
-    if place.index == place.count:
-        # All keys of this leaf are less: the entry is the first one of the next.
-        if not _next_leaf(file, &path):
-            return ABSENT if path.levels == 0 else UNSURE
-        place = &path.places[path.levels - 1]
-    return FOUND if _read_leaf(file, place, entry) else UNSURE
+    return _settle(file, depth, wanted, wanted_bytes, &path, entry)
+
+
+cdef bint _approach(
+    const File *file, uint64_t root, int depth, const uint8_t *wanted, Py_ssize_t wanted_bytes, Path *path
+) noexcept nogil:
+    """Through all branches, to the number of the leaf where `wanted` is or would be."""
+    path.levels, path.leaf = 0, root
+    return 0 < depth <= LEVELS_MAX and _descend(file, path, depth - 1, wanted, wanted_bytes)
 
 
 cdef bint _descend(
-    const File *file, Path *path, uint64_t page, const uint8_t *wanted, Py_ssize_t wanted_bytes
+    const File *file, Path *path, int branches, const uint8_t *wanted, Py_ssize_t wanted_bytes
 ) noexcept nogil:
-    """Down to the leaf where `wanted` is or would be; without `wanted`, to the first one."""
+    """Down from page `path.leaf` until there are so many branches on the path; without `wanted`, to the first child."""
     cdef Place *place
-    cdef int kind, low, high, middle
-    while path.levels < LEVELS_MAX:
+    cdef int low, high, middle
+    while path.levels < branches:
         place = &path.places[path.levels]
-        path.levels += 1
-        kind = _open_page(file, page, place)
-        if kind == 0:
+        if not _open_page(file, path.leaf, BRANCH, place):
             return False
-        # In a branch the first key is not written: it is less than all.
-        low, high = 0 if kind == LEAF else 1, place.count
-        if wanted == NULL:
-            high = low
+        path.levels += 1
+        # The first key is not written: it is less than all.
+        low, high = 1, place.count if wanted != NULL else 1
         while low < high:
             middle = (low + high) // 2
             if not _node_fits(file, place, middle):
                 return False
-            if _is_less(_node(place, middle), wanted, wanted_bytes, kind == BRANCH):
+            if _is_less(_node(place, middle), wanted, wanted_bytes, True):
                 low = middle + 1
             else:
                 high = middle
-        if kind == LEAF:
-            place.index = low
-            return True
         place.index = low - 1
         if not _node_fits(file, place, place.index):
             return False
-        page = _child(_node(place, place.index))
-    return False
+        path.leaf = _child(_node(place, place.index))
+    return True
 
 
-cdef bint _next_leaf(const File *file, Path *path) noexcept nogil:
+cdef bint _open_leaf(const File *file, Path *path) noexcept nogil:
+    return _open_page(file, path.leaf, LEAF, &path.last)
+
+
+cdef int _settle(
+    const File *file, int depth, const uint8_t *wanted, Py_ssize_t wanted_bytes, Path *path, Entry *entry
+) noexcept nogil:
+    """The entry at or behind `wanted`, from the leaf where it is or would be."""
+    cdef Place *leaf = &path.last
+    cdef int low = 0, high = leaf.count, middle
+    while low < high:
+        middle = (low + high) // 2
+        if not _node_fits(file, leaf, middle):
+            return UNSURE
+        if _is_less(_node(leaf, middle), wanted, wanted_bytes, False):
+            low = middle + 1
+        else:
+            high = middle
+    leaf.index = low
+    if low == leaf.count:
+        # All keys of this leaf are less: the entry is the first one of the next.
+        if not _next_leaf(file, depth, path):
+            return ABSENT if path.levels == 0 else UNSURE
+    return FOUND if _read_leaf(file, leaf, entry) else UNSURE
+
+
+cdef bint _next_leaf(const File *file, int depth, Path *path) noexcept nogil:
     """On to the first entry of the next leaf; with no levels left, there is none."""
     cdef Place *place
-    path.levels -= 1
     while path.levels:
         place = &path.places[path.levels - 1]
         if place.index + 1 < place.count:
             place.index += 1
-            return _node_fits(file, place, place.index) and _descend(
-                file, path, _child(_node(place, place.index)), NULL, 0
-            )
+            if not _node_fits(file, place, place.index):
+                return False
+            path.leaf, path.last.index = _child(_node(place, place.index)), 0
+            return _descend(file, path, depth - 1, NULL, 0) and _open_leaf(file, path)
         path.levels -= 1
     return False
 
 
-cdef int _open_page(const File *file, uint64_t number, Place *place) noexcept nogil:
-    """BRANCH or LEAF; 0 if it is no such page."""
+cdef bint _open_page(const File *file, uint64_t number, int kind, Place *place) noexcept nogil:
     cdef const uint8_t *page = _page(file, number, 1)
-    cdef int kind, lower
-    if page == NULL:
-        return 0
-    kind, lower = _u16(page + PAGE_FLAGS_AT) & KINDS, _u16(page + PAGE_LOWER_AT)
+    cdef int lower
+    if page == NULL or _u16(page + PAGE_FLAGS_AT) & KINDS != kind:
+        return False
+    lower = _u16(page + PAGE_LOWER_AT)
     place.page, place.count = page, (lower - PAGE_HEAD_BYTES) // 2
-    if (kind != BRANCH and kind != LEAF) or not PAGE_HEAD_BYTES + 2 <= lower <= file.page_bytes:
-        return 0
-    return kind
+    return PAGE_HEAD_BYTES + 2 <= lower <= file.page_bytes
 
 
 cdef inline const uint8_t *_page(const File *file, uint64_t number, uint64_t count) noexcept nogil:

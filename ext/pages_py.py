@@ -11,7 +11,7 @@ from typing import Any, Final
 _MAGIC: Final = 0xBEEFC0DE
 _FORMAT: Final = 1
 _TRIES: Final = 4
-_LEVELS_MAX: Final = 32
+_LEVELS_MAX: Final = 16
 _NO_PAGE: Final = 2**64 - 1
 _MUTEX_BYTES: Final = 48 if platform.machine() == "aarch64" else 40
 _NEWEST_AT: Final = 8 + _MUTEX_BYTES
@@ -71,27 +71,28 @@ class Pages:
 
     def _seek_as_of(self, txnid: int, wanted: bytes) -> _Entry | None:
         meta = self._data[(txnid & 1) * self._page_bytes :]
-        (main_root, self._last_page, written) = struct.unpack_from("<QQQ", meta, 128)
+        (depth, main_root, self._last_page, written) = struct.unpack_from("<H32xQQQ", meta, 94)
         if struct.unpack_from("<I", meta, 16)[0] != _MAGIC or written != txnid or self.txnid != txnid:
             raise _Unsure
-        described = self._seek(main_root, self._name)
+        described = self._seek(main_root, depth, self._name)
         if described is None or described[0] != self._name or len(described[1]) != 48:
             raise _Unsure
-        flags, root = struct.unpack_from("<4xH34xQ", described[1])
+        flags, depth, root = struct.unpack_from("<4xHH32xQ", described[1])
         if flags:
             raise _Unsure
-        return self._seek(root, wanted)
+        return self._seek(root, depth, wanted)
 
-    def _seek(self, root: int, wanted: bytes) -> _Entry | None:
+    def _seek(self, root: int, depth: int, wanted: bytes) -> _Entry | None:
         if root == _NO_PAGE:
             return None
-        return next(self._from(root, wanted, 1), None)
-
-    def _from(self, number: int, wanted: bytes | None, level: int) -> Iterator[_Entry]:
-        """The entries of a page and those below it, from `wanted` on."""
-        if level > _LEVELS_MAX:
+        if not 0 < depth <= _LEVELS_MAX:
             raise _Unsure
-        kind, page, offsets = self._open_page(number)
+        return next(self._from(root, depth, wanted), None)
+
+    def _from(self, number: int, depth: int, wanted: bytes | None) -> Iterator[_Entry]:
+        """The entries of a page and those below it, from `wanted` on."""
+        kind = _LEAF if depth == 1 else _BRANCH
+        page, offsets = self._open_page(number, kind)
         low, high = (0 if kind == _LEAF else 1), len(offsets)
         high = low if wanted is None else high
         while low < high:
@@ -107,15 +108,15 @@ class Pages:
             return
         for position in range(low - 1, len(offsets)):
             size, flags, _, _ = self._node(page, offsets[position])
-            yield from self._from(size | flags << 32, wanted if position == low - 1 else None, level + 1)
+            yield from self._from(size | flags << 32, depth - 1, wanted if position == low - 1 else None)
 
-    def _open_page(self, number: int) -> tuple[int, memoryview, list[int]]:
+    def _open_page(self, number: int, kind: int) -> tuple[memoryview, list[int]]:
         page = self._page(number, 1)
         _, _, flags, lower, _ = _PAGE_HEAD.unpack_from(page)
-        if flags & _KINDS not in (_BRANCH, _LEAF) or not _PAGE_HEAD_BYTES + 2 <= lower <= self._page_bytes:
+        if flags & _KINDS != kind or not _PAGE_HEAD_BYTES + 2 <= lower <= self._page_bytes:
             raise _Unsure
         count = (lower - _PAGE_HEAD_BYTES) // 2
-        return flags & _KINDS, page, list(struct.unpack_from(f"<{count}H", page, _PAGE_HEAD_BYTES))
+        return page, list(struct.unpack_from(f"<{count}H", page, _PAGE_HEAD_BYTES))
 
     def _page(self, number: int, count: int) -> memoryview:
         if number + count - 1 > self._last_page or (number + count) * self._page_bytes > len(self._data):

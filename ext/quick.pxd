@@ -2,8 +2,20 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 
+from ext.ordinary cimport Inquiry, Pieces
 from ext.pages cimport Pages
-from ext.probe cimport Table
+from ext.probe cimport Match, Table
+from ext.scan cimport Span
+
+# What an answer can say; places in what Quick was given to say. LOST is followed by one place a reason of loss.
+cdef enum:
+    SAY_NOTHING = -1
+    SAY_VALID = 0
+    SAY_UNKNOWN_CARD = 1
+    SAY_BRANCH_MISMATCH = 2
+    SAY_NOT_YET_GAINED = 3
+    SAY_LOST = 4
+    SAYINGS = 12
 
 
 @cython.final
@@ -13,11 +25,26 @@ cdef class Quick:
     cdef object renewed_table
     cdef object today
     cdef object insurer
-    cdef bytes advice
+    cdef tuple words
     cdef list pieces
+    cdef Span[SAYINGS] heads
+    cdef Span[SAYINGS] advices
     cdef uint64_t k0
     cdef uint64_t k1
 
     # Writes the answer to a check, at most ordinary.MOST_ANSWER_BYTES; 0 if that is for the careful way. Raises what
     # the callables raise.
     cdef Py_ssize_t write_answer(self, const uint8_t *start, Py_ssize_t size, uint8_t *target) except -1
+    # The table of the generation in force.
+    cdef Table live(self)
+    # The version at which the table is whole, or SAY_NOTHING (-1) while a change is under way; the visible one, if
+    # `visible` is enough because records are going to be read as of it.
+    cdef long long version(self, Table table, bint visible) noexcept nogil
+    # What is hashed of the card, hashed; the memory of its place in the table is asked for.
+    cdef void hash_card(self, const Inquiry *asked, Table table, uint64_t *words) noexcept nogil
+    # What can be said of a card whose one match this is, from memory alone; SAY_NOTHING: ask the careful way.
+    cdef int said(self, const Inquiry *asked, const Match *match) noexcept nogil
+    # Today, for an inquiry that names no date; False if that is no date that can be asked for.
+    cdef bint date(self, Inquiry *asked) except -1
+    # What is said of the inquiry's insurer, and for `saying`. Good until it is called again.
+    cdef int fill(self, const Inquiry *asked, uint64_t version, int saying, Pieces *pieces) except -1

@@ -1,20 +1,23 @@
 """Owns the quick way of a check, from its body to its answer: ext/ordinary with the table and the pages it needs.
 
 One call takes an ordinary inquiry to its answer: it is read, its card's key is looked up, the one person whom the
-table names is read from the pages of the store, compared with the inquiry, and written. Whatever is not as usual is
+table names is read from the pages of the store, compared with the inquiry, and written. Where no data are asked for,
+or nobody is there to have any, the table alone is asked. Whatever is not as usual is
 told by None, and then the careful way (api/wire, engine/verification) decides; it would give the same bytes.
 
-    quick = Quick(index.live, store.pages, key, today, insurer_pieces, advice)
+    quick = Quick(index.live, store.pages, key, today, insurer_pieces, words)
     answer = quick.answer(body, 0, len(body))
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
 from ext.pages import Pages
 
 RECORD_BYTES_MAX: Final = 8192
 """Longer records go the careful way."""
+SAYINGS_COUNT: Final = 12
+"""What can be said: VALID, unknown card, branch mismatch, not yet gained, and lost for each of eight reasons."""
 
 @final
 class Quick:
@@ -27,7 +30,8 @@ class Quick:
         today: today's day number; asked only by inquiries that name no date.
         insurer: name and freshness of an insurer as of a data version, as JSON. Kept until
             the data version or the version of the insurers moves.
-        advice: the advice of a VALID answer, as JSON.
+        words: for each thing that can be said, in their order: how the answer begins, up to the date; its advice, as
+            JSON.
     """
 
     def __init__(
@@ -37,7 +41,7 @@ class Quick:
         key: bytes,
         today: Callable[[], int],
         insurer: Callable[[str, int], tuple[bytes, bytes]],
-        advice: bytes,
+        words: Sequence[tuple[bytes, bytes]],
     ) -> None: ...
     def answer(self, data: bytes, start: int, stop: int) -> bytes | None:
         """The answer to the check in `data[start:stop]`, if both are ordinary.

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from ext cimport keyhash, ordinary
+from ext.ordinary cimport Inquiry
 from ext.pages cimport FOUND, TRIES, UNSURE, Entry, Pages
 from ext.probe cimport ROOM, Match, Table, fetch, find_all, probe_fence_acquire, probe_load_acquire
 from ext.scan cimport Span
@@ -16,8 +17,14 @@ cdef enum:
     KEY_BYTES = 16
     PIECES = 4096
     INSURER_BYTES = 8
+    # Bits of a match (engine/entries): what memory alone cannot decide, and where branch and loss are.
+    NOT_PLAIN = 1 << 8 | 1 << 4 | 1 << 3 | 1 << 2
+    BRANCH_SHIFT = 9
+    LOSS_SHIFT = 5
+    LOSS_MASK = 7
 
 RECORD_BYTES_MAX = MOST_RECORD_BYTES
+SAYINGS_COUNT = SAYINGS
 crc32_prepare()
 
 
@@ -39,22 +46,27 @@ cdef class _Piece:
 
 @cython.final
 cdef class Quick:
-    def __init__(self, table, pages, key, today, insurer, advice):
-        for value, name, size in ((key, "key", KEY_BYTES), (advice, "advice", None)):
-            if not isinstance(value, bytes):
-                raise TypeError(f"{name} must be bytes, not {type(value).__name__}")
-            if size is not None and len(value) != size:
-                raise ValueError(f"{name} must have {size} bytes")
+    def __init__(self, table, pages, key, today, insurer, words):
+        cdef int saying
+        if not isinstance(key, bytes):
+            raise TypeError(f"key must be bytes, not {type(key).__name__}")
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"key must have {KEY_BYTES} bytes")
         if not isinstance(pages, Pages):
             raise TypeError(f"pages must be Pages, not {type(pages).__name__}")
         self.renewed_table = table
         self.pages = pages
         self.today = today
         self.insurer = insurer
-        self.advice = advice
         self.k0 = keyhash.load_little(<const uint8_t *>PyBytes_AS_STRING(key))
         self.k1 = keyhash.load_little(<const uint8_t *>PyBytes_AS_STRING(key) + 8)
         self.pieces = [None] * PIECES
+        self.words = tuple([(bytes(head), bytes(advice)) for head, advice in words])
+        if len(self.words) != SAYINGS:
+            raise ValueError(f"words must be {SAYINGS} pairs")
+        for saying in range(SAYINGS):
+            self.heads[saying] = _span(self.words[saying][0])
+            self.advices[saying] = _span(self.words[saying][1])
 
     def answer(self, data, start, stop):
         cdef uint8_t[ordinary.MOST_ANSWER_BYTES] target
@@ -68,22 +80,75 @@ cdef class Quick:
         return PyBytes_FromStringAndSize(<const char *>target, size) if size else None
 
     cdef Py_ssize_t write_answer(self, const uint8_t *start, Py_ssize_t size, uint8_t *target) except -1:
-        cdef ordinary.Inquiry asked
-        cdef uint32_t number = 0
-        cdef uint64_t version = 0
-        cdef Copy record
-        cdef Span person
-        if not ordinary.read_inquiry(&asked, start, size):
+        cdef Inquiry asked
+        cdef ordinary.Pieces pieces
+        cdef Match[ROOM] found
+        cdef uint64_t[2] words
+        cdef long long version
+        cdef int count, saying
+        cdef Table table
+        if not ordinary.read_inquiry(&asked, start, size) or not self.date(&asked):
             return 0
+        table = self.live()
+        self.hash_card(&asked, table, words)
+        version = self.version(table, not asked.verdict_only)
+        count = find_all(&table.view, words[0], words[1], found)
+        # A search that found this number before it began, and finds it again, missed nothing.
+        if version < 0 or self.version(table, not asked.verdict_only) != version or not 0 <= count <= 1:
+            return 0
+        saying = SAY_VALID
+        if count == 0:
+            saying = SAY_UNKNOWN_CARD
+        elif asked.verdict_only:
+            saying = self.said(&asked, &found[0])
+        if saying == SAY_NOTHING:
+            return 0
+        self.fill(&asked, version, saying, &pieces)
+        if count and not asked.verdict_only:
+            return _write_from_record(self.pages, &asked, found[0].person, version, &pieces, target)
+        return ordinary.write_bare(&asked, version, &pieces, target)
+
+    cdef Table live(self):
+        cdef Table table = self.table
+        if table is None or table.view.header is NULL or probe_load_acquire(&table.view.header.retired):
+            table = self.table = self.renewed_table()
+            if table.view.header is NULL:
+                raise ValueError("the table was released")
+        return table
+
+    cdef long long version(self, Table table, bint visible) noexcept nogil:
+        cdef uint64_t seen
+        # What was found before is found before this is read.
+        probe_fence_acquire()
+        seen = probe_load_acquire(&table.view.header.visible_seq)
+        if not visible and probe_load_acquire(&table.view.header.applied_seq) != seen:
+            return SAY_NOTHING
+        return <long long>seen
+
+    cdef void hash_card(self, const Inquiry *asked, Table table, uint64_t *words) noexcept nogil:
+        cdef uint8_t[ordinary.MESSAGE_BYTES] message
+        keyhash.hash_one(self.k0, self.k1, message, ordinary.write_message(asked, message), words)
+        fetch(&table.view, words[0])
+
+    cdef int said(self, const Inquiry *asked, const Match *match) noexcept nogil:
+        if match.aux & NOT_PLAIN:
+            return SAY_NOTHING
+        if asked.branch != ordinary.NO_BRANCH and match.aux >> BRANCH_SHIFT != asked.branch:
+            return SAY_BRANCH_MISMATCH
+        if match.gained <= asked.as_of < match.lost:
+            return SAY_VALID
+        return SAY_NOT_YET_GAINED if match.gained > asked.as_of else SAY_LOST + (match.aux >> LOSS_SHIFT & LOSS_MASK)
+
+    cdef bint date(self, Inquiry *asked) except -1:
         if asked.as_of == ordinary.NO_DAY:
             asked.as_of = self.today()
-            if not ordinary.FIRST_AS_OF <= asked.as_of <= ordinary.LAST_AS_OF:
-                return 0
-        if not _only_person(self, &asked, &number, &version) or not _read_record(self.pages, number, version, &record):
-            return 0
-        if not read_stored(record.key, record.value, record.value_bytes, &person):
-            return 0
-        return _written(self, &asked, &person, version, target)
+        return ordinary.FIRST_AS_OF <= asked.as_of <= ordinary.LAST_AS_OF
+
+    cdef int fill(self, const Inquiry *asked, uint64_t version, int saying, ordinary.Pieces *pieces) except -1:
+        cdef _Piece piece = _piece_of(self, &asked.insurer, version)
+        pieces.insurer_name, pieces.fresh_at = _span(piece.name), _span(piece.fresh_at)
+        pieces.head, pieces.advice = self.heads[saying], self.advices[saying]
+        return 0
 
 
 cdef Py_ssize_t _place(value, str name, Py_ssize_t size) except -1:
@@ -94,36 +159,23 @@ cdef Py_ssize_t _place(value, str name, Py_ssize_t size) except -1:
     return value
 
 
-cdef bint _only_person(
-    Quick quick, const ordinary.Inquiry *asked, uint32_t *number, uint64_t *version
-) except -1:
-    """The one person whom the table names for the card, and the data version; False: nobody, or several people.
-
-    Whoever goes on from here reads the record as of that version and compares it with the inquiry.
-    """
-    cdef uint8_t[ordinary.MESSAGE_BYTES] message
-    cdef uint64_t[2] words
-    cdef Match[ROOM] found
-    cdef Table table = _live(quick)
-    cdef int count
-    version[0] = probe_load_acquire(&table.view.header.visible_seq)
-    keyhash.hash_one(quick.k0, quick.k1, message, ordinary.write_message(asked, message), words)
-    fetch(&table.view, words[0])
-    count = find_all(&table.view, words[0], words[1], found)
-    # A search that found this number before it began, and finds it again, missed nothing: its loads end here.
-    probe_fence_acquire()
-    number[0] = found[0].person
-    return count == 1 and probe_load_acquire(&table.view.header.visible_seq) == version[0]
+cdef Span _span(bytes text):
+    cdef Span span
+    span.at, span.length = <const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)
+    return span
 
 
-cdef Table _live(Quick quick):
-    """The table of the generation in force."""
-    cdef Table table = quick.table
-    if table is None or table.view.header is NULL or probe_load_acquire(&table.view.header.retired):
-        table = quick.table = quick.renewed_table()
-        if table.view.header is NULL:
-            raise ValueError("the table was released")
-    return table
+cdef Py_ssize_t _write_from_record(
+    Pages pages, const Inquiry *asked, uint32_t number, uint64_t version, const ordinary.Pieces *pieces,
+    uint8_t *target
+) noexcept nogil:
+    cdef Copy record
+    cdef Span person
+    if not _read_record(pages, number, version, &record):
+        return 0
+    if not read_stored(record.key, record.value, record.value_bytes, &person):
+        return 0
+    return ordinary.write_answer(asked, person.at, person.length, version, pieces, target)
 
 
 cdef bint _read_record(Pages pages, uint32_t number, uint64_t version, Copy *record) noexcept nogil:
@@ -147,21 +199,6 @@ cdef bint _read_record(Pages pages, uint32_t number, uint64_t version, Copy *rec
         if pages.still():
             return found == FOUND and memcmp(record.key, wanted, 4) == 0
     return False
-
-
-cdef Py_ssize_t _written(
-    Quick quick, const ordinary.Inquiry *asked, const Span *person, uint64_t version, uint8_t *target
-) except -1:
-    cdef ordinary.Pieces pieces
-    cdef _Piece piece = _piece_of(quick, &asked.insurer, version)
-    pieces.insurer_name, pieces.fresh_at, pieces.advice = _span(piece.name), _span(piece.fresh_at), _span(quick.advice)
-    return ordinary.write_answer(asked, person.at, person.length, version, &pieces, target)
-
-
-cdef Span _span(bytes text):
-    cdef Span span
-    span.at, span.length = <const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)
-    return span
 
 
 cdef _Piece _piece_of(Quick quick, const Span *insurer, uint64_t version):

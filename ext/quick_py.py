@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ext import ordinary_py
 from ext.pages_py import Pages
 
 RECORD_BYTES_MAX: Final = 8192
+SAYINGS_COUNT: Final = 12
+_VALID, _UNKNOWN_CARD, _BRANCH_MISMATCH, _NOT_YET_GAINED, _LOST = range(5)
 _KEY: Final = struct.Struct(">IQ")
 _HEAD_BYTES: Final = 12
 _ENTRY_BYTES: Final = 24
 _TAIL_BYTES: Final = 4
 _RECORD_VERSION: Final = 1
 _CRC_RESIDUE: Final = 0x2144DF1C
+_NOT_PLAIN: Final = 1 << 8 | 1 << 4 | 1 << 3 | 1 << 2
+_BRANCH_SHIFT: Final = 9
+_LOSS_SHIFT: Final = 5
+_LOSS_MASK: Final = 7
 
 
 class Quick:
@@ -27,13 +33,12 @@ class Quick:
         key: bytes,
         today: Callable[[], int],
         insurer: Callable[[str, int], tuple[bytes, bytes]],
-        advice: bytes,
+        words: Sequence[tuple[bytes, bytes]],
     ) -> None:
-        for value, name, size in ((key, "key", 16), (advice, "advice", None)):
-            if not isinstance(value, bytes):
-                raise TypeError(f"{name} must be bytes, not {type(value).__name__}")
-            if size is not None and len(value) != size:
-                raise ValueError(f"{name} must have {size} bytes")
+        if not isinstance(key, bytes):
+            raise TypeError(f"key must be bytes, not {type(key).__name__}")
+        if len(key) != 16:
+            raise ValueError("key must have 16 bytes")
         if not isinstance(pages, Pages):
             raise TypeError(f"pages must be Pages, not {type(pages).__name__}")
         self._table = table
@@ -41,25 +46,42 @@ class Quick:
         self._key = key
         self._today = today
         self._insurer = insurer
-        self._advice = advice
+        self._words = [(bytes(head), bytes(advice)) for head, advice in words]
+        if len(self._words) != SAYINGS_COUNT:
+            raise ValueError(f"words must be {SAYINGS_COUNT} pairs")
 
     def answer(self, data: bytes, start: int, stop: int) -> bytes | None:
         # The day is asked for only if the inquiry names none, and so follows the one it is read for.
         ask, last = (ordinary_py.read(data, start, stop, day) for day in (ordinary_py.AS_OF_MIN, ordinary_py.AS_OF_MAX))
         if ask is not None and last is not None and last.as_of != ask.as_of:
             ask = ordinary_py.read(data, start, stop, self._today())
-        if ask is None:
-            return None
+        return None if ask is None else self.answered(ask)
+
+    def answered(self, ask: ordinary_py.Ask) -> bytes | None:
+        """The answer to an ordinary inquiry, if it is ordinary too."""
         table = self._table()
-        version = table.visible_seq
+        version = self._version(table, ask)
         matches = table.find_message(self._key, ask.message)
-        if len(matches) != 1 or table.visible_seq != version:
+        if version < 0 or self._version(table, ask) != version or len(matches) > 1:
             return None
-        record = self._record(matches[0][0], version)
-        if record is None:
+        saying: int | None = _VALID
+        if not matches:
+            saying = _UNKNOWN_CARD
+        elif ask.verdict_only:
+            saying = _said(ask, matches[0])
+        if saying is None:
             return None
         name, fresh_at = self._insurer(ask.insurer_number, version)
-        return ask.answer(record, 0, len(record), version, name, fresh_at, self._advice)
+        head, advice = self._words[saying]
+        if ask.verdict_only or not matches:
+            return ask.bare(head, version, fresh_at, advice)
+        record = self._record(matches[0][0], version)
+        return None if record is None else ask.answer(record, 0, len(record), version, name, fresh_at, advice)
+
+    @staticmethod
+    def _version(table: Any, ask: ordinary_py.Ask) -> int:
+        """Records are read as of the visible version; what memory alone says must be whole at it."""
+        return int(table.still() if ask.verdict_only else table.visible_seq)
 
     def _record(self, number: int, version: int) -> bytes | None:
         """The Person of a record that is whole, in MessagePack."""
@@ -76,3 +98,15 @@ class Quick:
             return None
         start, stop = _HEAD_BYTES + _ENTRY_BYTES * value[1], len(value) - _TAIL_BYTES
         return value[start:stop] if start <= stop else None
+
+
+def _said(ask: ordinary_py.Ask, match: tuple[int, int, int, int]) -> int | None:
+    """What can be said of a card whose one match this is, from memory alone."""
+    _, gained, lost, aux = match
+    if aux & _NOT_PLAIN:
+        return None
+    if ask.branch is not None and aux >> _BRANCH_SHIFT != ask.branch:
+        return _BRANCH_MISMATCH
+    if gained <= ask.as_of < lost:
+        return _VALID
+    return _NOT_YET_GAINED if gained > ask.as_of else _LOST + (aux >> _LOSS_SHIFT & _LOSS_MASK)

@@ -8,18 +8,22 @@ import msgspec
 
 from api.advice import advise_json
 from engine import clock
-from engine.records import Insurer, Verdict
+from engine.records import Insurer, Reason, Verdict
 from engine.verification import Verifier
 from ext import quick
 
-_ADVICE: Final = bytes(advise_json(Verdict.VALID, None, ()))
 _NULL: Final = b"null"
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def quick_way(verifier: Verifier) -> quick.Quick:
     """Answers ordinary checks; one per thread. It gives the bytes that reading, verification and writing would give."""
-    return verifier.quick(_Insurers(verifier).pieces, _ADVICE)
+    return verifier.quick(_Insurers(verifier).pieces, _words)
+
+
+def _words(verdict: Verdict, reason: Reason | None) -> tuple[bytes, bytes]:
+    head = _encode({"verdict": verdict, "reason": reason, "as_of": None}).removesuffix(b"null}")
+    return head, bytes(advise_json(verdict, reason, ()))
 
 
 class _Insurers:

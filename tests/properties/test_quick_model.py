@@ -15,7 +15,7 @@ from msgspec import structs
 from api.wire.quick import quick_way
 from api.wire.reading import Reader
 from api.wire.writing import Writer
-from engine import days
+from engine import days, rules
 from engine.errors import InputError
 from engine.records import (
     ElderlyCertificate,
@@ -164,10 +164,10 @@ def twin_of(world: World) -> Verifier:
     class Twin(Verifier):
         __slots__ = ()
 
-        def quick(self, insurer: Any, advice: bytes) -> Any:
-            data, lock = (file.buffer for file in world.store.files)
-            pages = pages_py.Pages(data, lock, b"versions")
-            return quick_py.Quick(self._index.live, pages, self._index_key, self._clock.today, insurer, advice)
+        def quick(self, insurer: Any, words: Any) -> Any:
+            pages = pages_py.Pages(*world.store.files, b"versions")
+            said = [words(decision.verdict, decision.reason) for decision in rules.SAYINGS]
+            return quick_py.Quick(self._index.live, pages, self._index_key, self._clock.today, insurer, said)
 
     return Twin(world.reader, world.store, KEYS, clock_of(AS_OF))
 

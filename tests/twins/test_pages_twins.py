@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import random
 import struct
@@ -36,7 +35,7 @@ class Made:
         self.folder = folder
         self.env = lmdb.open(os.fspath(folder), map_size=MAP_BYTES, max_dbs=4, lib_version=0)
         self.db = self.env.open_db(NAME)
-        self._files: list[shm.Segment | shm.Window] = []
+        self._files: list[shm.Window] = []
         self._held: list[Any] = []
 
     def put(self, entries: dict[bytes, bytes]) -> None:
@@ -45,7 +44,7 @@ class Made:
                 txn.put(key, value)
 
     def files(self) -> tuple[Any, Any]:
-        data, lock = shm.Window(self.folder / "data.mdb", MAP_BYTES), shm.open_(self.folder / "lock.mdb")
+        data, lock = shm.Window(self.folder / "data.mdb", MAP_BYTES), shm.Window(self.folder / "lock.mdb", 4096)
         self._files += [data, lock]
         return data.buffer, lock.buffer
 
@@ -64,9 +63,9 @@ class Made:
     def close(self) -> None:
         for form in self._held:
             form.release()
+        self.env.close()
         for file in self._files:
             file.close()
-        self.env.close()
 
 
 @pytest.fixture
@@ -240,9 +239,7 @@ def test_nothing_is_read_after_release(made: Made) -> None:
 
 def test_memory_stays_mapped_while_it_is_read(made: Made) -> None:
     window = shm.Window(made.folder / "data.mdb", MAP_BYTES)
-    with (made.folder / "lock.mdb").open("rb") as file:
-        lock = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    form = pages.Pages(window.buffer, lock, NAME)
+    form = pages.Pages(window.buffer, (made.folder / "lock.mdb").read_bytes(), NAME)
     with pytest.raises(BufferError):
         window.close()
     form.release()

@@ -340,3 +340,21 @@ def test_copy_is_a_store_of_its_own(writer: StoreWriter, tmp_path: Path) -> None
     assert reader.person(1, 9) == somebody(1)
     assert reader.person(2, 9) is None
     reader.close()
+
+
+def test_reading_keeps_the_locks_that_say_so(path: Path) -> None:
+    """LMDB starts its lock file anew when nobody holds a lock on it: with readers at work that would be the end.
+
+    Trigger: the lock file was mapped, and its descriptor closed, which gave up the locks of the whole process.
+    """
+    attempt = (
+        "import fcntl, sys\n"
+        "with open(sys.argv[1], 'r+b') as file:\n"
+        "    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+    )
+    readers = [StoreReader(path, key_id=KEYS.key_id, map_bytes=MAP_BYTES) for _ in range(2)]
+    assert readers[0].person(1, 0) is None
+    readers.pop().close()
+    done = subprocess.run([sys.executable, "-c", attempt, path / "lock.mdb"], capture_output=True, text=True)
+    readers.pop().close()
+    assert "BlockingIOError" in done.stderr
