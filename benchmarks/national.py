@@ -151,12 +151,17 @@ def loaded(config: Config, nation: Nation, source: Source, figures: Figures, sav
     total = source.first_bytes() * nation.parts
     began = time.monotonic()
     shown = Shown(nation, source)
+    cpu_before = cpu_seconds()
     with Load(config, keys.load(config.key_file), total_bytes=total, progress=shown, save_index=save) as load:
         made = load.run(source, durable=source.durable)
     seconds = time.monotonic() - began - source.seconds
     figures.add("generating the feeds, s", source.seconds)
     figures.add("load, s", seconds, "1,800 for 125 million people")
     figures.add("load, rows/s", int(made.rows / seconds))
+    cpu = cpu_seconds() - cpu_before
+    figures.add("load, processor time of all its processes, s", cpu)
+    figures.add("load, rows/s of two cores by processor time", int(2 * made.rows / cpu))
+    figures.add("share of the two cores that the load had, %", 100 * cpu / (2 * seconds))
     figures.add("people", nation.people)
     figures.add("rows", made.rows)
     figures.add("qualifications", made.new)
@@ -172,6 +177,12 @@ def loaded(config: Config, nation: Nation, source: Source, figures: Figures, sav
     figures.add("filling the index while loading, M keys/s", made.keys / made.seconds["filling the index"] / 1e6)
     assert made.rows == nation.rows
     return made
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended: those that generate feeds have not."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def rebuilt(config: Config, figures: Figures, keys_expected: int) -> None:

@@ -13,11 +13,13 @@ import numpy as np
 
 from engine.entries import ENTRY_DTYPE
 from engine.errors import ShikakuError, StorePoisonedError
-from engine.index import Batch
-from engine.store import StoreReader
+from engine.index import NO_ENTRIES, Batch
+from engine.store import SCAN_VERSIONS, StoreReader
 
-SPOTS: Final = 64
-NUMBERS_A_SPOT: Final = 4_000
+COUNTED_MAX: Final = 1_000_000
+"""Changes up to which entries are counted."""
+SPOTS: Final = 32
+"""Samples of SCAN_VERSIONS versions each."""
 PROCESSES: Final = 2
 SLICE: Final = 1_000_000
 """Person numbers that a process reads at a time: near enough to each other for the disk to go through in order."""
@@ -26,14 +28,16 @@ ALONE_MAX: Final = 2 * SLICE
 
 
 def keys_estimated(store: StoreReader, seq: int) -> int:
-    """How many index entries there are after change `seq`: counted in a small store, from samples in a large one."""
-    numbers = store.next_person
-    step = numbers // SPOTS
-    if step <= 2 * NUMBERS_A_SPOT:
+    """How many index entries there are after change `seq`: counted in a small store, from samples in a large one.
+
+    Every change has one version, so that it is enough to know how many entries a version has: person numbers have
+    gaps, versions have not.
+    """
+    if seq <= COUNTED_MAX:
         return store.key_count(seq)
-    starts = range(step // 2, numbers, step)
-    found = sum(len(persons) for at in starts for persons, _ in store.entries(seq, at, at + NUMBERS_A_SPOT))
-    return int(found / (len(starts) * NUMBERS_A_SPOT) * numbers * 1.01)
+    step = store.next_person // (SPOTS + 1)
+    found = sum(len(next(store.entries(seq, at), NO_ENTRIES)[0]) for at in range(0, SPOTS * step, step))
+    return int(found / (SPOTS * SCAN_VERSIONS) * seq * 1.01)
 
 
 def all_entries(store: StoreReader, seq: int) -> Iterator[Batch]:
