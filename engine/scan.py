@@ -60,8 +60,7 @@ def all_entries(store: StoreReader, seq: int) -> Iterator[Batch]:
             child = context.Process(target=send_entries, args=(theirs, *named), daemon=True)
             child.start()
             running.callback(child.join)
-            running.callback(child.terminate)
-            running.callback(ours.close)
+            running.callback(ours.close)  # whoever still sends is told so, and ends
             theirs.close()  # so that this side is told when the other dies
             open_ends.append(ours)
         while open_ends:
@@ -93,12 +92,15 @@ def send_entries(
     """Be a process that reads its slices of the store: True and two arrays for each piece, None at the end."""
     try:
         store = StoreReader(path, key_id=key_id, map_bytes=map_bytes, in_order=True)
-        for first, end in slices:
-            for persons, entries in store.entries(seq, first, end):
-                connection.send(True)
-                connection.send_bytes(persons.tobytes())
-                connection.send_bytes(entries.tobytes())
-        connection.send(None)
+        try:
+            for first, end in slices:
+                for persons, entries in store.entries(seq, first, end):
+                    connection.send(True)
+                    connection.send_bytes(persons.tobytes())
+                    connection.send_bytes(entries.tobytes())
+            connection.send(None)
+        finally:
+            store.close()
     except BrokenPipeError:
         return
     except ShikakuError as error:
