@@ -209,7 +209,7 @@ def leave(registry: Registry) -> None:
     registry.store.close()
 
 
-def run(people: int, folder: Path, ask: int, keep: bool) -> int:
+def run(people: int, folder: Path, ask: int, *, keep: bool, keep_caches: bool) -> int:
     global _nation
     folder.mkdir(parents=True, exist_ok=True)
     figures = Figures(folder / "national.json")
@@ -227,7 +227,7 @@ def run(people: int, folder: Path, ask: int, keep: bool) -> int:
         save = free - needed > nation.rows * 60
         made = loaded(config, nation, source, figures, save)
     rebuilt(config, figures, made.keys)
-    wrong = serving.measure(config, nation, ask, figures)
+    wrong = serving.measure(config, nation, ask, figures, keep_caches=keep_caches)
     print_table(figures)
     if not keep:
         remove(config, folder)
@@ -260,8 +260,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "var" / "national")
     parser.add_argument("--ask", type=int, default=2_000, help="inquiries over HTTP")
     parser.add_argument("--keep", action="store_true", help="leave store and index in place")
+    parser.add_argument("--keep-caches", action="store_true", help="do not empty the disk cache, even if allowed to")
     given = parser.parse_args(arguments)
-    return run(given.people, given.folder, given.ask, given.keep)
+    return run(given.people, given.folder, given.ask, keep=given.keep, keep_caches=given.keep_caches)
 
 
 if __name__ == "__main__":

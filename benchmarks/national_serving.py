@@ -74,7 +74,7 @@ def measure_build(store: StoreWriter, index: IndexWriter, figures: Recorder) -> 
 # --- serving ------------------------------------------------------------------------------------------------------
 
 
-def measure(config: Config, nation: Nation, count: int, figures: Recorder) -> int:
+def measure(config: Config, nation: Nation, count: int, figures: Recorder, *, keep_caches: bool) -> int:
     """Start the server several times and ask it. Returns how many answers were wrong."""
     asked = sample(nation, count)
     baseline = statistics.median(imports_alone() for _ in range(3))
@@ -91,7 +91,7 @@ def measure(config: Config, nation: Nation, count: int, figures: Recorder) -> in
     with served(config, asked[0]) as (server, seconds):
         figures.add("the same after everything was killed, s", seconds)
     settle(config)
-    if drop_caches():
+    if not keep_caches and drop_caches():
         with served(config, asked[0]) as (server, seconds):
             figures.add("start to first right answer, disk cache dropped, s", seconds, "<= 2 beside interpreter start")
         settle(config)

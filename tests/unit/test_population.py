@@ -16,6 +16,7 @@ from loadtest.population.check_digits import check_digit, my_number, with_check_
 from loadtest.population.households import ISSUER, birthday
 from loadtest.population.insurers import insurers
 from loadtest.population.model import Certificate, Household, Person, Spell
+from loadtest.population.nation import Nation
 from loadtest.population.truth import canonical, number, three_months_after
 
 TODAY = date(2026, 11, 23)
@@ -276,3 +277,47 @@ def test_truth_by_certificate_judges_it_on_the_day_of_presentation() -> None:
     assert expected(people, request, TODAY) == ("NOT_FOUND", "certificate_revoked")
     request["certificate"] = {"issuer": ISSUER, "serial": "ABC2"}
     assert expected(people, request, TODAY) == ("NOT_FOUND", "unknown_certificate")
+
+
+# --- a country ------------------------------------------------------------------------------------------------------
+
+
+def _country() -> Nation:
+    return Nation(3_000, 9, date(2026, 11, 23), town_people=1_000)
+
+
+def _read(nation: Nation, part: int, folder: Path) -> list[dict[str, str]]:
+    path = folder / f"{part}.csv"
+    count = nation.write_part(part, path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == count == nation.town_rows
+    return rows
+
+
+def test_the_first_part_of_a_country_is_an_ordinary_population(tmp_path: Path) -> None:
+    written = generate(1_000, 9, date(2026, 11, 23), tmp_path)
+    _country().write_part(0, tmp_path / "part.csv")
+    assert (tmp_path / "part.csv").read_bytes() == written.population_file.read_bytes()
+
+
+def test_no_two_parts_of_a_country_share_an_identifier(tmp_path: Path) -> None:
+    nation = _country()
+    parts = [_read(nation, part, tmp_path) for part in range(nation.parts)]
+    for names in (("certificate_serial",), ("link_code",), ("insurer_number", "symbol", "number")):
+        seen = [{tuple(row[name] for name in names) for row in rows} - {("",)} for rows in parts]
+        assert sum(map(len, seen)) == len(set().union(*seen))
+    for rows in parts[1:]:
+        assert [row["name"] for row in rows] == [row["name"] for row in parts[0]]
+        assert [bool(row["link_code"]) for row in rows] == [bool(row["link_code"]) for row in parts[0]]
+
+
+def test_inquiries_about_a_part_name_identifiers_of_that_part(tmp_path: Path) -> None:
+    nation = _country()
+    rows = _read(nation, 2, tmp_path)
+    serials = {row["certificate_serial"] for row in rows}
+    asked = [request["certificate"]["serial"] for request, *_ in nation.inquiries(2, 400) if "certificate" in request]
+    assert len(asked) > 50 and sum(serial in serials for serial in asked) > len(asked) * 0.7
+    assert list(nation.inquiries(2, 20)) == list(_country().inquiries(2, 20))
+    with pytest.raises(ValueError):
+        list(nation.inquiries(3, 1))

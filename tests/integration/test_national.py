@@ -1,0 +1,45 @@
+"""Does the run at the size of a country, made as small as a village, end with right answers and all its figures?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FIGURES = (
+    "load, rows/s",
+    "keys",
+    "index, bytes a key",
+    "rebuild of the index from the store, s",
+    "build from arrays, M keys/s",
+    "start to first right answer, warm, s",
+    "memory of a worker beside the shared mappings, MB",
+    "find, one call each, fresh keys, us",
+    "verdicts decided from memory, %",
+)
+
+
+def test_a_village_goes_all_the_way(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.national", "--people", "4000", "--folder", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*command, "--ask", "200", "--keep-caches"], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "run" / "national.json").read_text("utf-8"))
+    assert found["people"] == 4000 and found["rows"] > 4400
+    assert found["wrong answers over HTTP"] == found["wrong verdicts from memory"] == 0
+    assert set(FIGURES) <= found.keys()
+    assert "| keys |" in done.stdout
+    # Nothing is left that takes room.
+    assert not (tmp_path / "run" / "data").exists() and not list((tmp_path / "run").glob("*.csv"))
+
+
+def test_a_disk_without_room_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    code = "import shutil, sys; from benchmarks import national; from types import SimpleNamespace as Usage; "
+    code += "shutil.disk_usage = lambda path: Usage(free=1); "
+    code += f"sys.exit(national.main(['--people', '2000', '--folder', {str(tmp_path / 'run')!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "FOLDER=" in done.stdout
+    assert not (tmp_path / "run" / "data").exists()
