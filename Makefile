@@ -11,10 +11,7 @@ SIZE   ?= standard
 TESTS  ?= tests
 WORKERS ?=
 ONCE   ?=
-FOLDER ?=
-
-.DEFAULT_GOAL := help
-.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench national check clean
+.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench national peers check clean
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +81,18 @@ bench: setup $(VENV)/.test  ## run the benchmarks (SIZE=smoke|standard|large)
 
 national: setup $(VENV)/.test  ## generate, load, serve and ask a country (PEOPLE=125000000 FOLDER=...; 1,000,000 if not said)
 	@nice -n 5 $(PY) -m benchmarks.national --people $(if $(filter-out file,$(origin PEOPLE)),$(PEOPLE),1000000) $(if $(FOLDER),--folder $(FOLDER))
+# What is compared with, in an environment of its own: nothing of it comes into ours.
+PEERS := var/peers-venv
+$(PEERS)/.ready: requirements/runtime.txt requirements/peers.txt | check-tools
+	@echo "shikaku: setting up $(PEERS)"
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip -qq --disable-pip-version-check --no-input install --require-hashes -r requirements/runtime.txt
+	@$(PEERS)/bin/python -m pip -qq --disable-pip-version-check --no-input install --require-hashes -r requirements/peers.txt
+	@touch $@
+
+peers: setup $(PEERS)/.ready  ## measure us beside what one would pick instead (ONLY=http|lookup, ROUNDS, KEYS, DOCS=no)
+	@sh benchmarks/peers/install.sh
+	@$(PEERS)/bin/python -m benchmarks.peers.run --docs $(DOCS) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(KEYS),--keys $(KEYS))
 
 check: setup $(VENV)/.test  ## format, lint and types
 	@$(PY) -m ruff format --check --quiet .

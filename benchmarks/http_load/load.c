@@ -1,0 +1,195 @@
+/* Owns the load: keep-alive connections on one core that send prepared requests and compare every answer, byte by byte.
+
+   load PORT CONNECTIONS DEPTH FILE [tls]
+
+   FILE holds what is asked and what must come back: u32 count; then for each u32 request bytes, u32 body bytes, the
+   request, the body (little-endian). Each connection sends DEPTH requests with one write, reads their answers, and
+   sends the next. A line with a number on standard input asks for so many requests; a line is printed when all are
+   answered: how many, and the nanoseconds it took. The first wrong answer ends the program with a message and code 1.
+   It is C so that it is never what is waited for: the server's CPU time is what is measured, with the server busy. */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef WITH_TLS
+#include <openssl/ssl.h>
+static SSL_CTX *context;
+#endif
+
+enum { ROOM = 1 << 20, DEPTH_MAX = 64, EVENTS = 256 };
+
+struct sample { char *request, *body; uint32_t request_bytes, body_bytes; };
+struct connection {
+    int fd;
+    unsigned asked[DEPTH_MAX], open, first; /* which samples were asked, how many are unanswered, which is next */
+    size_t filled;
+    char *buffer;
+    void *tls;
+};
+
+static struct sample *samples;
+static unsigned sample_count, depth, turn;
+static long left_to_send, left_to_read;
+
+static void fail(const char *what) {
+    fprintf(stderr, "load: %s\n", what);
+    exit(1);
+}
+
+static void read_samples(const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (!file || fread(&sample_count, 4, 1, file) != 1 || sample_count == 0) fail("the file of requests is not readable");
+    samples = calloc(sample_count, sizeof *samples);
+    for (unsigned n = 0; n < sample_count; n++) {
+        struct sample *one = &samples[n];
+        if (fread(&one->request_bytes, 4, 1, file) != 1 || fread(&one->body_bytes, 4, 1, file) != 1) fail("file too short");
+        one->request = malloc(one->request_bytes);
+        one->body = malloc(one->body_bytes + 1);
+        if (fread(one->request, 1, one->request_bytes, file) != one->request_bytes) fail("file too short");
+        if (fread(one->body, 1, one->body_bytes, file) != one->body_bytes) fail("file too short");
+    }
+    fclose(file);
+}
+
+static void connect_to(struct connection *one, int port, int tls) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int yes = 1;
+    one->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(one->fd, (struct sockaddr *)&address, sizeof address)) fail("cannot connect");
+    setsockopt(one->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    one->buffer = malloc(ROOM);
+#ifdef WITH_TLS
+    if (tls) {
+        SSL *session = one->tls = SSL_new(context);
+        SSL_set_fd(session, one->fd);
+        if (SSL_connect(session) != 1) fail("the TLS handshake failed");
+        if (SSL_version(session) != TLS1_3_VERSION) fail("TLS 1.3 was not agreed");
+    }
+#else
+    if (tls) fail("built without TLS");
+#endif
+}
+
+static void send_all(struct connection *one, const char *data, size_t size) {
+    while (size) {
+        ssize_t sent;
+#ifdef WITH_TLS
+        if (one->tls) sent = SSL_write(one->tls, data, (int)size);
+        else
+#endif
+            sent = send(one->fd, data, size, MSG_NOSIGNAL);
+        if (sent <= 0) fail("the server closed a connection");
+        data += sent, size -= (size_t)sent;
+    }
+}
+
+static void ask(struct connection *one) {
+    static char together[ROOM];
+    size_t size = 0;
+    one->first = one->open = 0;
+    while (one->open < depth && left_to_send > 0) {
+        struct sample *next = &samples[turn];
+        if (size + next->request_bytes > ROOM) fail("requests are too long");
+        memcpy(together + size, next->request, next->request_bytes);
+        size += next->request_bytes;
+        one->asked[one->open++] = turn;
+        turn = turn + 1 == sample_count ? 0 : turn + 1;
+        left_to_send--;
+    }
+    if (size) send_all(one, together, size);
+}
+
+/* The length of the first whole answer in the buffer, after comparing it; 0 if it is not whole yet. */
+static size_t check(const char *data, size_t size, const struct sample *wanted) {
+    const char *end = memmem(data, size, "\r\n\r\n", 4);
+    if (!end) return 0;
+    if (size < 12 || memcmp(data, "HTTP/1.1 200", 12)) fail("an answer's status is not 200");
+    long length = -1;
+    for (const char *line = memmem(data, size, "\r\n", 2); line < end; line = memmem(line + 2, end + 2 - line, "\r\n", 2))
+        if (!strncasecmp(line + 2, "content-length:", 15)) length = atol(line + 17);
+    if (length != (long)wanted->body_bytes) fail("an answer's length is not the expected one");
+    size_t head = (size_t)(end + 4 - data);
+    if (size - head < wanted->body_bytes) return 0;
+    if (memcmp(end + 4, wanted->body, wanted->body_bytes)) fail("an answer is not the expected one");
+    return head + wanted->body_bytes;
+}
+
+static void receive(struct connection *one) {
+    ssize_t got;
+#ifdef WITH_TLS
+    if (one->tls) got = SSL_read(one->tls, one->buffer + one->filled, (int)(ROOM - one->filled));
+    else
+#endif
+        got = recv(one->fd, one->buffer + one->filled, ROOM - one->filled, 0);
+    if (got <= 0) fail("the server closed a connection");
+    one->filled += (size_t)got;
+    size_t at = 0;
+    while (one->open) {
+        size_t used = check(one->buffer + at, one->filled - at, &samples[one->asked[one->first]]);
+        if (!used) break;
+        at += used, one->first++, one->open--, left_to_read--;
+    }
+    if (!one->open && at < one->filled) fail("more came than was asked for");
+    memmove(one->buffer, one->buffer + at, one->filled - at);
+    one->filled -= at;
+    if (!one->open) ask(one);
+}
+
+static void run(struct connection *all, unsigned count, int poll) {
+    struct epoll_event events[EVENTS];
+    struct timespec start, stop;
+    long wanted = left_to_read = left_to_send;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (unsigned n = 0; n < count; n++) ask(&all[n]);
+    while (left_to_read > 0) {
+        int ready = epoll_wait(poll, events, EVENTS, 30000);
+        if (ready == 0) fail("no answer for 30 seconds");
+        if (ready < 0 && errno != EINTR) fail("epoll failed");
+        for (int n = 0; n < ready; n++) {
+            struct connection *one = events[n].data.ptr;
+            do receive(one);
+#ifdef WITH_TLS
+            while (one->tls && one->open && SSL_pending(one->tls));
+#else
+            while (0);
+#endif
+        }
+    }
+    clock_gettime(CLOCK_MONOTONIC, &stop);
+    printf("%ld %lld\n", wanted, (stop.tv_sec - start.tv_sec) * 1000000000LL + stop.tv_nsec - start.tv_nsec);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 5) fail("usage: load PORT CONNECTIONS DEPTH FILE [tls]");
+    unsigned count = (unsigned)atoi(argv[2]);
+    depth = (unsigned)atoi(argv[3]);
+    if (count < 1 || depth < 1 || depth > DEPTH_MAX) fail("connections and depth must be 1 or more, depth 64 at most");
+    read_samples(argv[4]);
+    int poll = epoll_create1(0);
+    struct connection *all = calloc(count, sizeof *all);
+#ifdef WITH_TLS
+    context = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+#endif
+    for (unsigned n = 0; n < count; n++) {
+        connect_to(&all[n], atoi(argv[1]), argc > 5);
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = &all[n]};
+        epoll_ctl(poll, EPOLL_CTL_ADD, all[n].fd, &event);
+    }
+    char line[64];
+    while (fgets(line, sizeof line, stdin)) {
+        left_to_send = atol(line);
+        run(all, count, poll);
+    }
+    return 0;
+}
