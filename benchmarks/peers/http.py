@@ -121,18 +121,20 @@ def measure(rounds: int, cache: Path, say: Callable[[str], None]) -> Group:
     with services.folder() as folder, ExitStack() as stack:
         asked = _start(folder, cache, stack, rows, say)
         turns: dict[str, list[Turn]] = {name: [] for name in asked}
-        counts: dict[str, int] = {}
-        for name, contender in list(asked.items()):
-            try:
-                first = contender.turn(WARM_UP)
-                counts[name] = max(WARM_UP // 2, int(first.rate * TURN_SECONDS) // DEPTH * DEPTH)
-            except LoadError as error:
-                rows[name].missing = str(error)
-                del asked[name]
-        for number in range(rounds):
-            say(f"http: round {number + 1} of {rounds}")
-            for name, contender in asked.items():
-                turns[name].append(contender.turn(counts[name]))
+        counts = dict.fromkeys(asked, WARM_UP)
+        for number in range(rounds + 1):
+            say(f"http: round {number} of {rounds}")
+            for name, contender in list(asked.items()):
+                try:
+                    turn = contender.turn(counts[name])
+                except LoadError as error:
+                    rows[name].missing = str(error)
+                    del asked[name]
+                    continue
+                if number:  # the first round warms up, and tells how many requests make a turn
+                    turns[name].append(turn)
+                else:
+                    counts[name] = max(WARM_UP // 2, int(turn.rate * TURN_SECONDS) // DEPTH * DEPTH)
     for name in asked:
         rows[name].costs = [turn.cpu_us for turn in turns[name]]
         rate, busy = (statistics.median(values) for values in _columns(turns[name]))

@@ -143,7 +143,10 @@ def uvicorn(make: Callable[[Path], Any], folder: Path) -> None:
     import uvicorn as server
 
     bound = listener()
-    settings = server.Config(make(folder), loop="uvloop", http="httptools", access_log=False, log_level="error")
+    # Connections rest while the others have their turn.
+    settings = server.Config(
+        make(folder), loop="uvloop", http="httptools", access_log=False, log_level="error", timeout_keep_alive=600
+    )
     say(bound.getsockname()[1])
     server.Server(settings).run(sockets=[bound])
 
