@@ -71,8 +71,9 @@ class Filled:
         self.hashes = hashes_of(np.arange(keys))
 
     def fill(self) -> None:
-        """Put all keys in."""
-        self.table.insert_many(*entries_of(self.hashes))
+        """Put all keys in; in parts, because a large table's entries need as much memory as the table."""
+        for start in range(0, self.keys, 1_000_000):
+            self.table.insert_many(*entries_of(self.hashes[start : start + 1_000_000], start))
 
     def fresh(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Random key numbers that were not asked for just before, and their hashes."""
