@@ -126,8 +126,8 @@ class Driver:
 
     def close(self) -> None:
         """Close the connections."""
-        with self._load:
-            self._load.kill()
+        self._load.kill()
+        self._load.communicate()
 
 
 def cpu_ns(pids: Iterable[int]) -> int:

@@ -2,8 +2,9 @@
 
     python -m benchmarks.peers.servers NAME FOLDER
 
-A server listens on the loopback and prints its port as a line of JSON. FOLDER is its own; the folder above holds
-`answers`, which the others look up, and `server.key` and `server.pem` for TLS. It ends with whoever started it.
+A server listens on the loopback and prints its port and process id as a line of JSON. FOLDER holds `answers`, which the
+others look up, and `server.key` and `server.pem` for TLS; a folder in it is the server's own. It ends with whoever
+started it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def listener() -> socket.socket:
 
 
 def say(port: int) -> None:
-    print(json.dumps({"port": port}), flush=True)
+    print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)
 
 
 # --- ours -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""Asks whether the load notices every wrong answer, and reads the CPU time of whole families of processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from benchmarks.http_load import driver
+from benchmarks.http_load.driver import Driver, LoadError, Sample
+
+SAMPLES = [Sample(driver.request("/check", b"ask %d" % n, 1), b"answer %d" % n) for n in range(5)]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return driver.build(tmp_path_factory.mktemp("load"))
+
+
+class Toy:
+    """Answers `ask N` with `answer N`, unless it is told to do something else."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.answered = 0
+        self.head, self.body, self.pieces = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: %d\r\n\r\n", b"answer %b", 1
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=[self.listener.accept()[0]], daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        data = b""
+        with suppress(OSError), peer:
+            while got := peer.recv(65536):
+                data += got
+                out = b""
+                while b"ask " in data and len(data) > data.index(b"ask ") + 4:
+                    at = data.index(b"ask ")
+                    number, data = data[at + 4 : at + 5], data[at + 5 :]
+                    body = self.body % number if b"%b" in self.body else self.body
+                    out += self.head % len(body) + body
+                    self.answered += 1
+                middle = len(out) // 2 if self.pieces > 1 else len(out)
+                for part in (out[:middle], out[middle:]):
+                    peer.sendall(part)
+                    time.sleep(0.001 * (self.pieces - 1))
+
+
+@contextmanager
+def load(toy: Toy, program: Path, folder: Path, *, connections: int = 2, depth: int = 1) -> Iterator[Driver]:
+    driver.write_samples(folder / "samples", SAMPLES)
+    with Driver(program, folder / "samples", toy.port, [os.getpid()], connections=connections, depth=depth) as made:
+        yield made
+    toy.listener.close()
+
+
+@pytest.mark.parametrize("depth", [1, 8])
+def test_right_answers_are_counted(program: Path, tmp_path: Path, depth: int) -> None:
+    toy = Toy()
+    with load(toy, program, tmp_path, depth=depth) as made:
+        for count in (1, 203):
+            turn = made.turn(count)
+            assert turn.requests == count and turn.seconds > 0 and turn.cpu_us > 0
+    assert toy.answered == 204
+
+
+def test_answers_may_come_in_pieces(program: Path, tmp_path: Path) -> None:
+    toy = Toy()
+    toy.pieces = 2
+    with load(toy, program, tmp_path, depth=3) as made:
+        assert made.turn(30).requests == 30
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "said"),
+    [
+        (b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n", b"answer %b", "status"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", b"answer x", "not the expected one"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", b"answer", "length"),
+        (b"HTTP/1.1 200 OK\r\nX: %d\r\n\r\n", b"answer %b", "length"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", b"answer 0", "not the expected one"),
+    ],
+)
+def test_a_wrong_answer_ends_the_load(program: Path, tmp_path: Path, head: bytes, body: bytes, said: str) -> None:
+    toy = Toy()
+    toy.head, toy.body = head, body
+    with load(toy, program, tmp_path) as made, pytest.raises(LoadError, match=said):
+        made.turn(50)
+
+
+def test_nobody_there_is_an_error(program: Path, tmp_path: Path) -> None:
+    toy = Toy()
+    toy.listener.shutdown(socket.SHUT_RDWR)
+    toy.listener.close()
+    with load(toy, program, tmp_path) as made, pytest.raises(LoadError, match="cannot connect"):
+        made.turn(1)
+
+
+def test_the_time_of_children_counts() -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        assert driver.cpu_ns([parent.pid]) > 0.3e9
+        assert len(driver.family([parent.pid])) == 2
+        parent.communicate(b"\n")
