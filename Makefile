@@ -11,7 +11,7 @@ SIZE   ?= standard
 TESTS  ?= tests
 WORKERS ?=
 ONCE   ?=
-.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench national peers check clean
+.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench national peers gate budgets profile check clean
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,23 @@ $(PEERS)/.ready: requirements/runtime.txt requirements/peers.txt | check-tools
 peers: setup $(PEERS)/.ready  ## measure us beside what one would pick instead (ONLY=http|lookup, ROUNDS, KEYS, DOCS=no)
 	@sh benchmarks/peers/install.sh
 	@$(PEERS)/bin/python -m benchmarks.peers.run --docs $(DOCS) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(KEYS),--keys $(KEYS))
+
+gate: setup $(VENV)/.test  ## fail on a regression beside BASE=rev, and on a budget that is exceeded
+	@test -n "$(BASE)" || { echo "shikaku: make gate needs a revision to compare with: make gate BASE=HEAD~1"; exit 1; }
+	@$(PY) -m benchmarks.gate compare $(BASE)
+	@$(PY) -m benchmarks.gate budgets
+
+budgets: setup $(VENV)/.test  ## bytes, instructions, allocations and system calls, which no machine changes
+	@$(PY) -m benchmarks.gate budgets
+
+PROFILE := var/profile-venv
+$(PROFILE)/.ready: requirements/profile.txt | check-tools
+	@test -x $(PROFILE)/bin/python || $(PYTHON) -m venv $(PROFILE)
+	@$(PROFILE)/bin/python -m pip -qq --disable-pip-version-check --no-input install --require-hashes -r requirements/profile.txt
+	@touch $@
+
+profile: setup $(VENV)/.test $(PROFILE)/.ready  ## flame graph of a worker under load, and where one check's time goes (DOCS=no)
+	@$(PY) -m benchmarks.profile --py-spy $(PROFILE)/bin/py-spy --docs $(DOCS)
 
 check: setup $(VENV)/.test  ## format, lint and types
 	@$(PY) -m ruff format --check --quiet .
