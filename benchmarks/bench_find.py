@@ -130,6 +130,7 @@ def bench_find_beside_a_writer(benchmark: Any, table: Filled, figure: Any) -> No
         asked = Asked(table)
         checksum = benchmark.pedantic(find_all, (table.table.find, asked.digests), rounds=ROUNDS)
         assert checksum == asked.checksum
+        benchmark.extra_info["checksum"] = checksum
     finally:
         writer.kill()
         writer.communicate()

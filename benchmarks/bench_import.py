@@ -102,7 +102,8 @@ def bench_import_newcomers(benchmark: Any, registry: Registry, newcomers: Path, 
 @pytest.mark.benchmark(group="import: newcomers")
 def bench_read_newcomers_only(benchmark: Any, newcomers: Path) -> None:
     rows = benchmark.pedantic(lambda: sum(chunk.seen for chunk in feed.read(newcomers, insurer=INSURER)), rounds=1)
-    benchmark.extra_info |= {"rows": rows, "rows_a_second": round(rows / benchmark.stats.stats.mean)}
+    assert rows == newcomers.read_bytes().count(b"\n") - 1
+    benchmark.extra_info |= {"checksum": rows, "rows_a_second": round(rows / benchmark.stats.stats.mean)}
 
 
 @pytest.mark.benchmark(group="import: newcomers")
@@ -118,8 +119,9 @@ def bench_import_reference_bare_lmdb(benchmark: Any, size: str, tmp_path: Path) 
                 txn.cursor().putmulti(pairs, append=True)
         return int(env.stat()["entries"])
 
-    assert benchmark.pedantic(fill, rounds=1) == rows
-    benchmark.extra_info["rows_a_second"] = round(rows / benchmark.stats.stats.mean)
+    filled = benchmark.pedantic(fill, rounds=1)
+    assert filled == rows
+    benchmark.extra_info |= {"checksum": filled, "rows_a_second": round(rows / benchmark.stats.stats.mean)}
     env.close()
 
 
@@ -131,7 +133,8 @@ def bench_import_population(benchmark: Any, registry: Registry, population: Path
 @pytest.mark.benchmark(group="import: sample population")
 def bench_read_population_only(benchmark: Any, population: Path) -> None:
     rows = benchmark.pedantic(lambda: sum(chunk.seen for chunk in feed.read(population)), rounds=1)
-    benchmark.extra_info |= {"rows": rows, "rows_a_second": round(rows / benchmark.stats.stats.mean)}
+    assert rows == population.read_bytes().count(b"\n") - 1
+    benchmark.extra_info |= {"checksum": rows, "rows_a_second": round(rows / benchmark.stats.stats.mean)}
 
 
 def _calls(groups: int) -> list[list[DeltaCall]]:
@@ -179,5 +182,6 @@ def bench_calls_reference_bare_lmdb(benchmark: Any, size: str, tmp_path: Path) -
         return int(env.stat()["entries"])
 
     applied = benchmark.pedantic(apply, rounds=1)
-    benchmark.extra_info["calls_a_second"] = round(applied / benchmark.stats.stats.mean)
+    assert applied == GROUPS[size] * CALLS_A_GROUP
+    benchmark.extra_info |= {"checksum": applied, "calls_a_second": round(applied / benchmark.stats.stats.mean)}
     env.close()

@@ -95,9 +95,12 @@ def bench_restart_killed_workers(benchmark: Any, server: Running, size: str, fig
 def bench_restart_reference_whole_server(benchmark: Any, config: Config, size: str) -> None:
     """From the command to both workers ready, the interpreter's start and all imports included; index in memory."""
 
-    def start_and_stop() -> None:
-        with serving(config, workers=2):
-            pass
+    workers: list[int] = []
 
-    benchmark.extra_info["keys"] = KEYS[size]
+    def start_and_stop() -> None:
+        with serving(config, workers=2) as running:
+            workers.append(len(running.worker_pids()))
+
     benchmark.pedantic(start_and_stop, rounds=3)
+    assert workers == [2, 2, 2]
+    benchmark.extra_info |= {"keys": KEYS[size], "checksum": sum(workers)}

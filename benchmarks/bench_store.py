@@ -129,10 +129,13 @@ def bench_decode_record(benchmark: Any) -> None:
     """Checksum, layout, entries and person: all that unpack_record does."""
     key, person = store.version_key(1, 1), _person(1)
     record = store.pack_record(key, 0, entries_of(KEYS, 1, person), store.encode_person(person))
-    benchmark.extra_info["record_bytes"] = len(record)
-    assert benchmark(store.unpack_record, key, record).person == person
+    found = benchmark(store.unpack_record, key, record).person
+    assert found == person
+    benchmark.extra_info |= {"record_bytes": len(record), "checksum": found.birth_date}
 
 
 @pytest.mark.benchmark(group="store: decode one record")
 def bench_decode_reference_person_only(benchmark: Any) -> None:
-    assert benchmark(_decode, store.encode_person(_person(1))) == _person(1)
+    found = benchmark(_decode, store.encode_person(_person(1)))
+    assert found == _person(1)
+    benchmark.extra_info["checksum"] = found.birth_date

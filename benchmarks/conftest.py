@@ -7,7 +7,8 @@ its references, so that the table shows ratios of one run. Each benchmark keeps 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,26 @@ def size(request: pytest.FixtureRequest) -> str:
     """The chosen size: one of SIZES."""
     chosen: str = request.config.getoption("--size")
     return chosen
+
+
+@pytest.fixture(autouse=True)
+def answers_were_checked(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[None]:
+    """A benchmark that reports no checksum of its answers fails: a fast wrong answer is worth nothing."""
+    yield
+    call = request.node.stash.get(_outcome, None)
+    if call is not None and call.passed:
+        assert "checksum" in benchmark.extra_info, "no checksum of the answers"
+
+
+_outcome = pytest.StashKey[pytest.TestReport]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[_outcome] = report
+    return report
 
 
 Figure = tuple[str, float, str, float, str]
