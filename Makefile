@@ -11,6 +11,14 @@ SIZE   ?= standard
 TESTS  ?= tests
 WORKERS ?=
 ONCE   ?=
+FOLDER ?=
+ONLY   ?=
+ROUNDS ?=
+KEYS   ?=
+BASE   ?=
+DOCS   ?= yes
+
+.DEFAULT_GOAL := help
 .PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench national peers gate budgets profile check clean
 
 help:  ## list the tasks
