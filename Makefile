@@ -89,6 +89,7 @@ bench: setup $(VENV)/.test  ## run the benchmarks (SIZE=smoke|standard|large)
 
 national: setup $(VENV)/.test  ## generate, load, serve and ask a country (PEOPLE=125000000 FOLDER=...; 1,000,000 if not said)
 	@nice -n 5 $(PY) -m benchmarks.national --people $(if $(filter-out file,$(origin PEOPLE)),$(PEOPLE),1000000) $(if $(FOLDER),--folder $(FOLDER))
+
 # What is compared with, in an environment of its own: nothing of it comes into ours.
 PEERS := var/peers-venv
 $(PEERS)/.ready: requirements/runtime.txt requirements/peers.txt | check-tools
