@@ -51,7 +51,7 @@ def check_app(verifier: Verifier, config: Config) -> web.Application:
     check = checks.check(desk, answerer)
     routes: list[Route] = [
         ("POST", checks.PATH, check),
-        ("POST", "/v1/eligibility/batch", Batches(desk, verifier, reader, writer).handle),
+        ("POST", "/v1/eligibility/batch", Batches(desk, verifier, reader, writer, answerer.quick).handle),
         ("GET", "/v1/insurers", insurers.listing(desk, verifier.insurers)),
         ("GET", "/v1/insurers/{number}", insurers.one(desk, verifier.insurer)),
     ]

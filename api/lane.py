@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from api.handlers.checks import Answerer
 from api.handlers.http import Desk
 from engine import limits
-from ext.connection import Connection, Shared
+from ext import connection as lanes
 
 IDLE_SECONDS: Final = 75
 """How long a connection may rest between two requests."""
@@ -29,7 +29,7 @@ LOOKED_AT_MAX: Final = 1_000
 """How many connections are looked at in one go: a fraction of a millisecond."""
 
 
-class Lane(Shared):
+class Lane(lanes.Shared):
     """All connections of one process that are in the lane."""
 
     def __init__(self, desk: Desk, answerer: Answerer, is_this_host: Callable[[str | None], bool]) -> None:
@@ -49,7 +49,7 @@ class Lane(Shared):
         """The protocol of a new connection; `general` makes the one that takes over."""
         if self._sweeper is None:
             self._sweep()
-        return cast(asyncio.Protocol, Connection(self, general))
+        return cast(asyncio.Protocol, lanes.Connection(self, general))
 
     def close(self) -> None:
         """Close what is left in the lane: nothing there is unanswered that has arrived as a whole."""
@@ -64,7 +64,7 @@ class Lane(Shared):
         self._look(list(self.connections))
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
-    def _look(self, left: list[Connection]) -> None:
+    def _look(self, left: list[lanes.Connection]) -> None:
         """Look at some of these; the rest when others had their turn."""
         for one in left[-LOOKED_AT_MAX:]:
             one.look(IDLE_SECONDS, HEAD_SECONDS, BODY_GRACE_SECONDS)

@@ -10,6 +10,7 @@ bounds. The names below are all that other packages may use, as `from ext import
     frame     the outline of a JSON text: where its members and elements begin and end
     keyhash   keyed 128-bit hash of identifiers
     lane      the frame of a canonical check request among the bytes of a connection
+    many      ordinary checks in blocks, for batches
     ordinary  the ordinary check by card: inquiry in plain JSON, answer out of one record
     pages     entries of an LMDB file that others write to, without a call of LMDB
     probe     open-addressing table in the caller's buffer
@@ -33,13 +34,27 @@ if TYPE_CHECKING:
     import ext.frame as frame
     import ext.keyhash as keyhash
     import ext.lane as lane
+    import ext.many as many
     import ext.ordinary as ordinary
     import ext.pages as pages
     import ext.probe as probe
     import ext.quick as quick
     import ext.sheet as sheet
 
-__all__ = ["FORM", "canon", "connection", "frame", "keyhash", "lane", "ordinary", "pages", "probe", "quick", "sheet"]
+__all__ = [
+    "FORM",
+    "canon",
+    "connection",
+    "frame",
+    "keyhash",
+    "lane",
+    "many",
+    "ordinary",
+    "pages",
+    "probe",
+    "quick",
+    "sheet",
+]
 
 FORM = os.environ.get("SHIKAKU_EXT") or "compiled"
 """Which form runs: `compiled` or `python`."""

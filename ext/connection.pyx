@@ -3,10 +3,10 @@ from collections import Counter
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp
 
+from ext.growing cimport Growing, discard, reserve
 from ext.lane cimport (
     BODY_LATE, BODY_SIZE, DRAINING, HOST, LENGTH_BYTES, MARK, MOST_BODY_BYTES, NONE, REFUSED, Head, Span, append,
     read_head, write_digits,
@@ -28,7 +28,6 @@ cdef enum:
     # A My Number has as many; what may hold one is looked at by others.
     SUSPECT_DIGITS = 12
     MOST_AT_A_TIME = 64
-    FIRST_OUT_BYTES = 16384
 
 HOSTS_MAX = MOST_HOSTS
 REQUESTS_AT_A_TIME = MOST_AT_A_TIME
@@ -55,13 +54,10 @@ cdef class Shared:
     cdef uint64_t count
     cdef set hosts
     cdef bytes host             # the one that was accepted last
-    cdef char *out              # answers on their way into one write
-    cdef Py_ssize_t out_bytes
-    cdef Py_ssize_t used
+    cdef Growing out            # answers on their way into one write
 
     def __cinit__(self):
-        self.out = NULL
-        self.out_bytes = self.used = 0
+        self.out.start, self.out.room, self.out.used = NULL, 0, 0
 
     def __init__(self, quick, careful, head, mark, is_this_host, soon, *, prefix, body_bytes_max):
         if quick is not None and not isinstance(quick, Quick):
@@ -79,7 +75,7 @@ cdef class Shared:
         self.hosts, self.host = set(), b""
 
     def __dealloc__(self):
-        PyMem_Free(self.out)
+        discard(&self.out)
 
 
 @cython.final
@@ -176,7 +172,7 @@ cdef int _take(Connection self, bytes data) except -1:
     if self.transport is None or self.transport.is_closing():
         return 0
     head = shared.head()
-    self.waiting, shared.used = False, 0
+    self.waiting, shared.out.used = False, 0
     reason = DRAINING if head is None else NONE
     while at < size and reason == NONE:
         reason = read_head(<const uint8_t *>PyBytes_AS_STRING(data), at, size, &found)
@@ -198,7 +194,7 @@ cdef int _take(Connection self, bytes data) except -1:
     if count:
         shared.answered += count
         self.since = shared.time
-        self.write(PyBytes_FromStringAndSize(shared.out, shared.used))
+        self.write(PyBytes_FromStringAndSize(shared.out.start, shared.out.used))
     if reason > 0:
         _hand_over(self, data[at:], reason, whole)
         return 0
@@ -260,11 +256,14 @@ cdef int _write_response(
     cdef char[LENGTH_BYTES] digits
     cdef Py_ssize_t count = write_digits(body_bytes, digits), head_bytes = PyBytes_GET_SIZE(head)
     cdef char *target
+    cdef char *start
     cdef bytes mark = None
     if given.end and not _may_be_repeated(text + given.start, given.end - given.start):
         mark = shared.mark(PyBytes_FromStringAndSize(<const char *>text + given.start, given.end - given.start))
-    _make_room(shared, head_bytes + max(MOST_MARK_BYTES, PyBytes_GET_SIZE(shared.prefix) + 20) + 64 + body_bytes)
-    target = append(shared.out + shared.used, PyBytes_AS_STRING(head), head_bytes)
+    target = start = reserve(
+        &shared.out, head_bytes + max(MOST_MARK_BYTES, PyBytes_GET_SIZE(shared.prefix) + 20) + 64 + body_bytes
+    )
+    target = append(target, PyBytes_AS_STRING(head), head_bytes)
     if mark is not None:
         target = append(target, PyBytes_AS_STRING(mark), min(PyBytes_GET_SIZE(mark), MOST_MARK_BYTES))
     elif given.end:
@@ -275,7 +274,7 @@ cdef int _write_response(
     target = append(target, &digits[LENGTH_BYTES - count], count)
     target = append(target, b"\r\n\r\n", 4)
     target = append(target, body, body_bytes)
-    shared.used = target - shared.out
+    shared.out.used += target - start
     return 0
 
 
@@ -306,19 +305,6 @@ cdef char *_append_mark(Shared shared, char *target) noexcept:
         target[digits - digit] = HEX[number & 15]
         number >>= 4
     return target + 1 + digits
-
-
-cdef int _make_room(Shared shared, Py_ssize_t size) except -1:
-    cdef char *grown
-    cdef Py_ssize_t wanted = max(shared.out_bytes, <Py_ssize_t>FIRST_OUT_BYTES)
-    while wanted - shared.used < size:
-        wanted *= 2
-    if wanted > shared.out_bytes:
-        grown = <char *>PyMem_Realloc(shared.out, wanted)
-        if grown == NULL:
-            raise MemoryError
-        shared.out, shared.out_bytes = grown, wanted
-    return 0
 
 
 cdef int _hold(Connection self, int reason) except -1:

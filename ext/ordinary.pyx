@@ -13,7 +13,10 @@ from ext.held cimport (
     Q_SYMBOL_KEY, Record, read_record,
 )
 from ext.packed cimport ARRAY, NIL, NUMBER, STRING, Value
-from ext.scan cimport Span, Text, is_text, same_text, skip_blanks, take, take_name, take_null, take_string, take_word
+from ext.scan cimport (
+    Span, Text, check_digit_fits, count_digits, has_letter, is_text, same_text, skip_blanks, take, take_name, take_null,
+    take_string, take_word,
+)
 from ext.written cimport (
     Writer, put_choice, put_date, put_day, put_day_or_null, put_flag, put_literal, put_null_of, put_number,
     put_quoted, put_span, put_text, put_text_or_null,
@@ -246,7 +249,7 @@ cdef unsigned int _member(const Span *name) noexcept nogil:
 cdef bint _read_member(Inquiry *ask, unsigned int member, const Span *value) noexcept nogil:
     if member == M_INSTITUTION:
         ask.institution = value[0]
-        return value.length == INSTITUTION_DIGITS and _digits(value) == INSTITUTION_DIGITS and _check_digit_fits(value)
+        return _is_checked(value, INSTITUTION_DIGITS)
     if member == M_AS_OF:
         if value.length != canon.ISO_CHARS:
             return False
@@ -259,7 +262,11 @@ cdef bint _read_member(Inquiry *ask, unsigned int member, const Span *value) noe
         return ask.verdict_only or is_text(value, b"full", 4)
     ask.mark = value[0]
     # With a letter in it, it is no My Number.
-    return 0 < value.length <= MARK_BYTES and (value.length < SUSPECT_DIGITS or _has_letter(value))
+    return 0 < value.length <= MARK_BYTES and (value.length < SUSPECT_DIGITS or has_letter(value))
+
+
+cdef inline bint _is_checked(const Span *value, Py_ssize_t digits) noexcept nogil:
+    return value.length == digits and count_digits(value) == digits and check_digit_fits(value)
 
 
 cdef bint _is_purpose(const Span *value) noexcept nogil:
@@ -340,7 +347,7 @@ cdef unsigned int _card_member(const Span *name) noexcept nogil:
 cdef bint _read_card_member(Inquiry *ask, unsigned int member, const Span *value) noexcept nogil:
     if member == C_INSURER:
         ask.insurer = value[0]
-        return value.length == INSURER_DIGITS and _digits(value) == INSURER_DIGITS and _check_digit_fits(value)
+        return _is_checked(value, INSURER_DIGITS)
     if member == C_BIRTH:
         if value.length != canon.ISO_CHARS:
             return False
@@ -349,13 +356,13 @@ cdef bint _read_card_member(Inquiry *ask, unsigned int member, const Span *value
     if member == C_BRANCH:
         if value.length == 0:
             return True
-        if value.length > 2 or _digits(value) != value.length:
+        if value.length > 2 or count_digits(value) != value.length:
             return False
         ask.branch = value.at[0] - c"0"
         if value.length == 2:
             ask.branch = 10 * ask.branch + value.at[1] - c"0"
         return True
-    if value.length > IDENTIFIER_BYTES or _digits(value) >= SUSPECT_DIGITS:
+    if value.length > IDENTIFIER_BYTES or count_digits(value) >= SUSPECT_DIGITS:
         return False
     if member == C_SYMBOL:
         ask.symbol = value[0]
@@ -371,41 +378,12 @@ cdef bint _card_is_ordinary(Inquiry *ask) noexcept nogil:
     if ask.insurer.at[0] == c"3" and ask.insurer.at[1] == c"9":
         # 後期高齢: no symbol, and a number of eight digits with a check digit.
         return (
-            ask.symbol_key_bytes == 0 and ask.number.length == ELDERLY_DIGITS
-            and _digits(&ask.number) == ELDERLY_DIGITS and _check_digit_fits(&ask.number)
+            ask.symbol_key_bytes == 0 and _is_checked(&ask.number, ELDERLY_DIGITS)
         )
     for position in range(ask.number_key_bytes):
         if ask.number_key[position] != c"-":
             return True
     return False
-
-
-cdef Py_ssize_t _digits(const Span *value) noexcept nogil:
-    """How many digits are in it."""
-    cdef Py_ssize_t position, count = 0
-    for position in range(value.length):
-        count += c"0" <= value.at[position] <= c"9"
-    return count
-
-
-cdef bint _has_letter(const Span *value) noexcept nogil:
-    cdef Py_ssize_t position
-    for position in range(value.length):
-        if c"a" <= (value.at[position] | 0x20) <= c"z":
-            return True
-    return False
-
-
-cdef bint _check_digit_fits(const Span *digits) noexcept nogil:
-    """As engine.identifiers.check_digit_ok."""
-    cdef int total = 0, digit
-    cdef Py_ssize_t position
-    for position in range(digits.length):
-        digit = digits.at[digits.length - 1 - position] - c"0"
-        if position & 1:
-            digit = 2 * digit - (9 if digit > 4 else 0)
-        total += digit
-    return total % 10 == 0
 
 
 # --- the answer -------------------------------------------------------------------------------------------------

@@ -64,3 +64,31 @@ cdef inline bint is_text(const Span *value, const char *wanted, Py_ssize_t lengt
 
 cdef inline bint same_text(const Span *value, const Span *other) noexcept nogil:
     return value.length == other.length and memcmp(value.at, other.at, value.length) == 0
+
+
+cdef inline Py_ssize_t count_digits(const Span *value) noexcept nogil:
+    """How many digits are in it."""
+    cdef Py_ssize_t position, count = 0
+    for position in range(value.length):
+        count += c"0" <= value.at[position] <= c"9"
+    return count
+
+
+cdef inline bint has_letter(const Span *value) noexcept nogil:
+    cdef Py_ssize_t position
+    for position in range(value.length):
+        if c"a" <= (value.at[position] | 0x20) <= c"z":
+            return True
+    return False
+
+
+cdef inline bint check_digit_fits(const Span *digits) noexcept nogil:
+    """As engine.identifiers.check_digit_ok."""
+    cdef int total = 0, digit
+    cdef Py_ssize_t position
+    for position in range(digits.length):
+        digit = digits.at[digits.length - 1 - position] - c"0"
+        if position & 1:
+            digit = 2 * digit - (9 if digit > 4 else 0)
+        total += digit
+    return total % 10 == 0

@@ -5,7 +5,7 @@ from ext.scan cimport Span
 
 
 cdef extern from "crc32.h" nogil:
-    # To be called once, before crc32_of.
+    # To be called once by each module, before crc32_of.
     void crc32_prepare() noexcept
     uint32_t crc32_of(uint32_t before, const uint8_t *at, size_t size) noexcept
 

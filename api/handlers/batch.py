@@ -9,8 +9,9 @@ memory stays at a few buffers however long the stream is. An item that cannot be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -28,9 +29,10 @@ from api.handlers.http import (
 )
 from api.wire import reading, writing
 from api.wire.outline import BatchOutline
-from engine import clock, limits
+from engine import clock, days, limits
 from engine.errors import BodyTooLargeError, InputError, ShikakuError
 from engine.verification import Verifier
+from ext import many, quick
 
 _WRITE_BYTES: Final = 64 * 1024
 """Answers are sent on when this much has collected."""
@@ -53,11 +55,14 @@ class Turnstile:
 class Batches:
     """The batch handler of one application."""
 
-    def __init__(self, desk: Desk, verifier: Verifier, reader: reading.Reader, writer: writing.Writer) -> None:
+    def __init__(
+        self, desk: Desk, verifier: Verifier, reader: reading.Reader, writer: writing.Writer, quick_way: quick.Quick
+    ) -> None:
         self._desk = desk
         self._verifier = verifier
         self._reader = reader
         self._writer = writer
+        self._many = many.Many(quick_way)
         self._turnstile = Turnstile()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -94,14 +99,27 @@ class Batches:
     def _answer_items(
         self, outline: BatchOutline, context: reading.BatchContext, position: int, until: int
     ) -> tuple[bytes, int]:
-        """Answer items from `position` until the slice is over; at least one."""
-        parts: list[bytes] = []
-        for start, end in outline.items[position : position + _ITEMS_PER_SLICE_MAX]:
-            parts.append(b"," if position else b'{"items":[')
-            parts.append(self._item(bytes(outline.body[start:end]), context))
-            position += 1
+        """Answer items from `position` until the slice is over; at least one. Each is followed by a comma."""
+        parts = [] if position else [b'{"items":[']
+        ordinary = not context.warnings and days.AS_OF_MIN <= context.as_of <= days.AS_OF_MAX
+        while position < len(outline.items):
+            if ordinary:
+                part, position = self._many.answer_items(
+                    outline.body,
+                    outline.items,
+                    position,
+                    context.as_of,
+                    _until(until, partial(self._item, context=context)),
+                )
+                parts.append(part)
+            else:
+                start, end = outline.items[position]
+                parts += (self._item(bytes(outline.body[start:end]), context), b",")
+                position += 1
             if clock.monotonic_ns() >= until:
                 break
+        if position == len(outline.items):
+            parts[-1] = parts[-1][:-1]
         return b"".join(parts), position
 
     def _item(self, body: bytes, context: reading.BatchContext) -> bytes:
@@ -141,17 +159,23 @@ class Batches:
         parts: list[bytes] = []
         size = 0
         while size < _WRITE_BYTES:
+            part = lines.answer(self._many, _until(until, self._line))
+            if part:
+                size += len(part)
+                parts.append(part)
+                if clock.monotonic_ns() >= until:
+                    break
+                continue
             line = lines.take()
             if line is None or lines.given > limits.BATCH_LINES_MAX:
                 break
             if line:
                 answer = self._line(line) if line is not TOO_LONG else self._error(b"", _item_too_long())
-                size += len(answer)
-                parts.append(answer)
+                size += len(answer) + 1
+                parts += (answer, b"\n")
             if clock.monotonic_ns() >= until:
                 break
-        parts.append(b"")
-        return b"\n".join(parts)
+        return b"".join(parts)
 
     def _line(self, body: bytes) -> bytes:
         try:
@@ -172,6 +196,11 @@ class Batches:
         self._desk.note(error)
         mark = reading.id_of(body) if len(body) <= limits.BATCH_LINE_BYTES_MAX else None
         return writing.item_error(mark, problems.problem(error))
+
+
+def _until(instant: int, answer: Callable[[bytes], bytes]) -> many.Careful:
+    """The same, as long as there is time."""
+    return lambda body: answer(body) if clock.monotonic_ns() < instant else None
 
 
 TOO_LONG: Final = b"too long"
@@ -214,6 +243,14 @@ class Lines:
             return b""
         return self._counted(self._buffer[start:end] if end - start <= limits.BATCH_LINE_BYTES_MAX else TOO_LONG)
 
+    def answer(self, block: many.Many, careful: many.Careful) -> bytes:
+        """The answers to the next whole lines, a line each; none if the next is for `take`."""
+        if self._skipping or self.given + many.ITEMS_MAX > limits.BATCH_LINES_MAX:
+            return b""
+        answers, self._offset, count = block.answer_lines(self._buffer, self._offset, careful)
+        self.given += count
+        return answers
+
     def _part(self, start: int) -> bytes | None:
         """Keep the beginning of a line, unless it is already too long."""
         if self._skipping or len(self._buffer) - start > limits.BATCH_LINE_BYTES_MAX:
@@ -235,4 +272,3 @@ def _item_too_long() -> BodyTooLargeError:
 
 
 _END: Final = object()
-_ITEMS_PER_SLICE_MAX: Final = 256

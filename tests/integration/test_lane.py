@@ -14,7 +14,7 @@ import pytest
 
 from api import lane
 from api.app import _LANE
-from ext.connection import REQUESTS_AT_A_TIME
+from ext import connection as lanes
 from tests.support import api, streams
 from tests.support.api import Served
 
@@ -120,9 +120,9 @@ def test_what_is_refused_is_said_by_the_general_server(served: Served, shared: l
 
 def test_a_half_closed_peer_gets_what_it_asked_for(served: Served, shared: lane.Lane) -> None:
     with served.check.connect() as connection:
-        connection.sendall(CHECK * (2 * REQUESTS_AT_A_TIME + 5))
+        connection.sendall(CHECK * (2 * lanes.REQUESTS_AT_A_TIME + 5))
         connection.shutdown(socket.SHUT_WR)
-        read_answers(connection, 2 * REQUESTS_AT_A_TIME + 5)
+        read_answers(connection, 2 * lanes.REQUESTS_AT_A_TIME + 5)
         assert connection.recv(1) == b""
 
 

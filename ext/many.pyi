@@ -1,0 +1,50 @@
+"""Owns many checks at once: blocks of them taken through the steps of the quick way side by side.
+
+What a check waits for is memory: a line of the table, the pages of a record, the record. Here each step is taken for a
+whole block before the next one, and asks ahead for what the next will need. All answers of a block are of one data
+version. What is not ordinary is asked the careful way, in its place.
+
+    many = Many(quick)
+    while True:
+        answers, offset, count = many.answer_lines(data, offset, careful)
+        if count == 0:
+            ...  # no whole line is left, or the next one is blank or too long
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+from ext.quick import Quick
+
+ITEMS_MAX: Final = 64
+"""How many are answered in one call: a fraction of a millisecond."""
+CAREFUL_MAX: Final = 32
+"""How many of them the careful way; they take twenty times as long."""
+LINE_BYTES_MAX: Final = 16384
+"""Longer lines are not taken."""
+BLOCK_BYTES_MAX: Final = 32768
+"""Behind so many bytes, no further item is taken."""
+
+Careful = Callable[[bytes], bytes | None]
+"""The answer to what is not ordinary; None ends the call before it: there was no more time."""
+
+@final
+class Many:
+    """Answers many checks; one for each thread."""
+
+    def __init__(self, quick: Quick) -> None: ...
+    def answer_lines(self, data: bytes, start: int, careful: Careful) -> tuple[bytes, int, int]:
+        """Answer whole lines of NDJSON, each an inquiry as of a single check, up to the first blank or too long one.
+
+        Returns: the answers, a line each; where to go on; how many lines were answered.
+        Raises: TypeError, ValueError for arguments that cannot be; what `careful` and Quick's callables raise.
+        """
+
+    def answer_items(
+        self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int, careful: Careful
+    ) -> tuple[bytes, int]:
+        """Answer items of a batch, which are in `data` at `spans`, from number `first` on, for one day.
+
+        Returns: the answers, each followed by a comma, and the number of the item to go on with.
+        Raises: as answer_lines.
+        """

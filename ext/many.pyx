@@ -1,0 +1,307 @@
+"""Owns many checks at once: blocks of them taken through the steps of the quick way side by side."""
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy
+
+from ext cimport ordinary
+from ext.growing cimport Growing, discard, reserve
+from ext.ordinary cimport MOST_ANSWER_BYTES, Inquiry
+from ext.pages cimport FOUND, TRIES, Entry, Path
+from ext.probe cimport ROOM, Match, Table, find_all
+from ext.quick cimport SAY_NOTHING, SAY_UNKNOWN_CARD, SAY_VALID, Quick
+from ext.scan cimport Span
+from ext.stored cimport RECORD_KEY_BYTES, crc32_prepare, read_stored, write_record_key
+
+cdef enum:
+    MOST = 64
+    # More of these would hold others up: they take twenty times as long.
+    MOST_CAREFUL = 32
+    MOST_LINE_BYTES = 16384
+    # A block that is longer is not begun: what is read in vain, if time runs out before, stays little.
+    MOST_BLOCK_BYTES = 32768
+
+ITEMS_MAX = MOST
+CAREFUL_MAX = MOST_CAREFUL
+LINE_BYTES_MAX = MOST_LINE_BYTES
+BLOCK_BYTES_MAX = MOST_BLOCK_BYTES
+crc32_prepare()
+
+# Where an item stands: to be asked the careful way, to be answered from memory, or out of its record.
+cdef enum Stage:
+    CAREFUL
+    FROM_MEMORY
+    FROM_RECORD
+
+cdef struct Item:
+    const uint8_t *text
+    Py_ssize_t size
+    Inquiry asked
+    uint64_t[2] words
+    Match match
+    int saying
+    Stage stage
+    uint8_t[RECORD_KEY_BYTES] wanted
+    Path path
+    Entry entry
+    bint reached
+    Py_ssize_t answer_at
+    Py_ssize_t answer_bytes
+
+
+@cython.final
+cdef class Many:
+    cdef Quick quick
+    cdef Item *items
+    cdef uint8_t *answers
+    cdef Growing out
+    cdef long long visible      # data version of answers from records, and of those from memory
+    cdef long long whole
+
+    def __cinit__(self, quick):
+        self.items, self.answers = NULL, NULL
+        self.out.start, self.out.room, self.out.used = NULL, 0, 0
+        if not isinstance(quick, Quick):
+            raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
+        self.quick = quick
+        self.items = <Item *>PyMem_Malloc(MOST * sizeof(Item))
+        self.answers = <uint8_t *>PyMem_Malloc(MOST * MOST_ANSWER_BYTES)
+        if self.items == NULL or self.answers == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.items)
+        PyMem_Free(self.answers)
+        discard(&self.out)
+
+    def answer_lines(self, data, start, careful):
+        cdef Py_ssize_t first = _place(data, start), at = first, size = PyBytes_GET_SIZE(data), length
+        cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
+        cdef const uint8_t *end
+        cdef int count = 0, done
+        while count < MOST and at < size and at - first < MOST_BLOCK_BYTES:
+            end = <const uint8_t *>memchr(text + at, c"\n", size - at)
+            if end == NULL:
+                break
+            length = end - (text + at)
+            if length > MOST_LINE_BYTES or _is_blank(text + at, length):
+                break
+            self.items[count].text, self.items[count].size = text + at, length
+            count += 1
+            at += length + 1
+        done = _answer(self, count, ordinary.NO_DAY, True, careful, b"\n")
+        if done < count:
+            at = self.items[done].text - text
+        return PyBytes_FromStringAndSize(self.out.start, self.out.used), at, done
+
+    def answer_items(self, data, spans, first, as_of, careful):
+        cdef Py_ssize_t start, end, position = first, taken = 0
+        cdef int count = 0, done
+        cdef Py_buffer buffer
+        if not isinstance(as_of, int):
+            raise TypeError(f"as_of must be int, not {type(as_of).__name__}")
+        if not ordinary.FIRST_AS_OF <= as_of <= ordinary.LAST_AS_OF:
+            raise ValueError("as_of is out of range")
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            for start, end in spans[position:position + MOST]:
+                if not 0 <= start <= end <= buffer.len:
+                    raise ValueError("a span is not within data")
+                if taken >= MOST_BLOCK_BYTES:
+                    break
+                taken += end - start
+                self.items[count].text, self.items[count].size = <const uint8_t *>buffer.buf + start, end - start
+                count += 1
+            done = _answer(self, count, as_of, False, careful, b",")
+        finally:
+            PyBuffer_Release(&buffer)
+        return PyBytes_FromStringAndSize(self.out.start, self.out.used), position + done
+
+
+cdef Py_ssize_t _place(data, start) except -1:
+    if not isinstance(data, bytes):
+        raise TypeError(f"data must be bytes, not {type(data).__name__}")
+    if not isinstance(start, int):
+        raise TypeError(f"start must be int, not {type(start).__name__}")
+    if not 0 <= start <= PyBytes_GET_SIZE(data):
+        raise ValueError("start is not within data")
+    return start
+
+
+cdef inline bint _is_blank(const uint8_t *text, Py_ssize_t size) noexcept nogil:
+    """As bytes.isspace says, or empty."""
+    cdef Py_ssize_t position
+    for position in range(size):
+        if text[position] != c" " and not c"\t" <= text[position] <= c"\r":
+            return False
+    return True
+
+
+cdef int _answer(Many many, int count, int as_of, bint lines, careful, const char *separator) except -1:
+    """Answer items in their order into `out`, each followed by the separator; returns how many."""
+    cdef int position, others = 0
+    cdef Item *item
+    cdef bytes answer
+    many.out.used = 0
+    _read(many, count, as_of, lines)
+    if not _look_up(many, count) or not _write(many, count):
+        for position in range(count):
+            many.items[position].stage = CAREFUL
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage != CAREFUL:
+            _append(many, <const char *>many.answers + item.answer_at, item.answer_bytes, separator)
+            continue
+        if others == MOST_CAREFUL:
+            return position
+        others += 1
+        answer = careful(PyBytes_FromStringAndSize(<const char *>item.text, item.size))
+        if answer is None:
+            return position
+        _append(many, PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), separator)
+    return count
+
+
+cdef int _append(Many many, const char *answer, Py_ssize_t size, const char *separator) except -1:
+    cdef char *target = reserve(&many.out, size + 1)
+    memcpy(target, answer, size)
+    target[size] = separator[0]
+    many.out.used += size + 1
+    return 0
+
+
+cdef int _read(Many many, int count, int as_of, bint lines) except -1:
+    """Read all inquiries. `as_of` is that of items; lines have their own."""
+    cdef int position
+    cdef Item *item
+    for position in range(count):
+        item = &many.items[position]
+        item.stage = CAREFUL
+        if lines:
+            if not ordinary.read_inquiry(&item.asked, item.text, item.size) or not many.quick.date(&item.asked):
+                continue
+        elif not ordinary.read_item(&item.asked, item.text, item.size):
+            continue
+        else:
+            item.asked.as_of = as_of
+        item.stage = FROM_MEMORY if item.asked.verdict_only else FROM_RECORD
+    return 0
+
+
+cdef bint _look_up(Many many, int count) except -1:
+    """Find all cards in one state of the table; False if it would not hold still."""
+    cdef Quick quick = many.quick
+    cdef Table table = quick.live()
+    cdef Item *item
+    cdef int position
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage != CAREFUL:
+            quick.hash_card(&item.asked, table, item.words)
+    for _ in range(TRIES):
+        many.visible, many.whole = quick.version(table, True), quick.version(table, False)
+        for position in range(count):
+            if many.items[position].stage != CAREFUL:
+                _find(quick, table, &many.items[position])
+        # A search that found this number before it began, and finds it again, missed nothing.
+        if quick.version(table, True) == many.visible and quick.version(table, False) == many.whole:
+            break
+    else:
+        return False
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage == CAREFUL:
+            continue
+        # While a change is under way, memory alone cannot be asked.
+        if item.saying == SAY_NOTHING or (item.asked.verdict_only and many.whole < 0):
+            item.stage = CAREFUL
+        elif item.saying != SAY_VALID:
+            item.stage = FROM_MEMORY
+    return True
+
+
+cdef void _find(Quick quick, Table table, Item *item) noexcept:
+    cdef Match[ROOM] found
+    cdef int count = find_all(&table.view, item.words[0], item.words[1], found)
+    item.saying = SAY_NOTHING
+    if count == 0:
+        item.saying = SAY_UNKNOWN_CARD
+    elif count == 1:
+        item.match = found[0]
+        item.saying = quick.said(&item.asked, &found[0]) if item.asked.verdict_only else SAY_VALID
+
+
+cdef bint _write(Many many, int count) except -1:
+    """Write all answers that can be; False if commits came too fast."""
+    for _ in range(TRIES):
+        if not many.quick.pages.begin():
+            continue
+        _reach(many, count)
+        _write_all(many, count)
+        if many.quick.pages.still():
+            _settle(many, count)
+            return True
+    return False
+
+
+cdef void _reach(Many many, int count) noexcept:
+    """Find all records, step by step side by side, so that each waits for memory while the others are looked at."""
+    cdef int position
+    cdef Item *item
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage == FROM_RECORD:
+            write_record_key(item.match.person, many.visible, item.wanted)
+            item.reached = many.quick.pages.approach(item.wanted, RECORD_KEY_BYTES, &item.path)
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage == FROM_RECORD and item.reached:
+            item.reached = many.quick.pages.open_leaf(&item.path)
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage == FROM_RECORD and item.reached:
+            item.reached = many.quick.pages.settle(item.wanted, RECORD_KEY_BYTES, &item.path, &item.entry) == FOUND
+
+
+cdef int _write_all(Many many, int count) except -1:
+    """Write every answer behind the one before; what cannot be written has no bytes."""
+    cdef ordinary.Pieces pieces
+    cdef Py_ssize_t used = 0
+    cdef long long version
+    cdef int position
+    cdef Item *item
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage == CAREFUL:
+            continue
+        item.answer_at = used
+        if item.stage == FROM_MEMORY:
+            version = many.whole if item.asked.verdict_only else many.visible
+            many.quick.fill(&item.asked, version, item.saying, &pieces)
+            item.answer_bytes = ordinary.write_bare(&item.asked, version, &pieces, many.answers + used)
+        else:
+            many.quick.fill(&item.asked, many.visible, SAY_VALID, &pieces)
+            item.answer_bytes = _write_from_record(many, item, &pieces, many.answers + used)
+        used += item.answer_bytes
+    return 0
+
+
+cdef Py_ssize_t _write_from_record(
+    Many many, const Item *item, const ordinary.Pieces *pieces, uint8_t *target
+) noexcept nogil:
+    cdef const Entry *entry = &item.entry
+    cdef Span person
+    if not item.reached or entry.key_bytes != RECORD_KEY_BYTES or memcmp(entry.key, item.wanted, 4) != 0:
+        return 0
+    if not read_stored(entry.key, entry.value, entry.value_bytes, &person):
+        return 0
+    return ordinary.write_answer(&item.asked, person.at, person.length, many.visible, pieces, target)
+
+
+cdef void _settle(Many many, int count) noexcept:
+    cdef int position
+    for position in range(count):
+        if many.items[position].stage != CAREFUL and many.items[position].answer_bytes == 0:
+            many.items[position].stage = CAREFUL

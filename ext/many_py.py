@@ -1,0 +1,80 @@
+"""Owns the readable specification of ext/many: many checks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ext import ordinary_py
+from ext.quick_py import Quick
+
+ITEMS_MAX: Final = 64
+CAREFUL_MAX: Final = 32
+LINE_BYTES_MAX: Final = 16384
+BLOCK_BYTES_MAX: Final = 32768
+
+Careful = Callable[[bytes], bytes | None]
+
+
+class Many:
+    def __init__(self, quick: Quick) -> None:
+        if not isinstance(quick, Quick):
+            raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
+        self._quick = quick
+
+    def answer_lines(self, data: bytes, start: int, careful: Careful) -> tuple[bytes, int, int]:
+        if not isinstance(data, bytes):
+            raise TypeError(f"data must be bytes, not {type(data).__name__}")
+        if not isinstance(start, int):
+            raise TypeError(f"start must be int, not {type(start).__name__}")
+        if not 0 <= start <= len(data):
+            raise ValueError("start is not within data")
+        lines: list[bytes] = []
+        at = start
+        while len(lines) < ITEMS_MAX and at - start < BLOCK_BYTES_MAX and (end := data.find(b"\n", at)) >= 0:
+            line = data[at:end]
+            if len(line) > LINE_BYTES_MAX or not line or line.isspace():
+                break
+            lines.append(line)
+            at = end + 1
+        answers = self._answers(lines, careful, lambda line: self._quick.answer(line, 0, len(line)))
+        at -= sum(len(line) + 1 for line in lines[len(answers) :])
+        return b"".join(answer + b"\n" for answer in answers), at, len(answers)
+
+    def answer_items(
+        self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int, careful: Careful
+    ) -> tuple[bytes, int]:
+        if not isinstance(as_of, int):
+            raise TypeError(f"as_of must be int, not {type(as_of).__name__}")
+        if not ordinary_py.AS_OF_MIN <= as_of <= ordinary_py.AS_OF_MAX:
+            raise ValueError("as_of is out of range")
+        items: list[bytes] = []
+        with memoryview(data) as view:
+            for start, end in spans[first : first + ITEMS_MAX]:
+                if not 0 <= start <= end <= len(view):
+                    raise ValueError("a span is not within data")
+                if sum(map(len, items)) >= BLOCK_BYTES_MAX:
+                    break
+                items.append(bytes(view[start:end]))
+        answers = self._answers(items, careful, lambda item: self._quick_item(item, as_of))
+        return b"".join(answer + b"," for answer in answers), first + len(answers)
+
+    def _quick_item(self, item: bytes, as_of: int) -> bytes | None:
+        ask = ordinary_py.read(item, 0, len(item), as_of, item=True)
+        return None if ask is None else self._quick.answered(ask)
+
+    @staticmethod
+    def _answers(items: list[bytes], careful: Careful, quick: Callable[[bytes], bytes | None]) -> list[bytes]:
+        answers: list[bytes] = []
+        others = 0
+        for item in items:
+            answer = quick(item)
+            if answer is None:
+                if others == CAREFUL_MAX:
+                    break
+                others += 1
+                answer = careful(item)
+                if answer is None:
+                    break
+            answers.append(answer)
+        return answers
