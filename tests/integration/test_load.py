@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +14,15 @@ import numpy as np
 import pytest
 
 from engine.config import Config
-from engine.errors import FeedHeaderError, FeedRowsError, InputError, InsurerUnknownError
+from engine.errors import (
+    FeedHeaderError,
+    FeedRowsError,
+    InputError,
+    InsurerUnknownError,
+    StoreFullError,
+    StoreLockedError,
+    StorePoisonedError,
+)
 from engine.index import IndexReader
 from engine.ingest.load import Load, Loaded
 from engine.recovery import index_directory
@@ -287,6 +296,50 @@ def test_a_file_that_went_away_is_named(tmp_path: Path) -> None:
         with Load(config, KEYS, total_bytes=1, progress=None) as made:
             made.run([tmp_path / "gone.csv"])
     registries.assert_sound(config)
+
+
+def test_a_full_store_leaves_the_files_before(tmp_path: Path, country: list[Path]) -> None:
+    config = registries.settings(tmp_path / "loaded", map_bytes=1 << 20)
+    registries.init(config, tuple(each.number for each in sample_insurers.insurers()))
+    with pytest.raises(StoreFullError):
+        load(config, country)
+    config = registries.settings(tmp_path / "loaded")
+    assert len(feeds(config)) < len(country)
+    with registries.opened(config):
+        pass
+    registries.assert_sound(config)
+    load(config, country)
+    assert len(feeds(config)) == len(country)
+    registries.assert_sound(config)
+
+
+def test_a_preparing_process_that_dies_ends_the_load(tmp_path: Path, country: list[Path]) -> None:
+    """The files before it are in and visible, and the load goes on from them."""
+    config = make_country(tmp_path, "loaded")
+
+    def kill_all(path: Path) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    more = [tmp_path / f"{n}.csv" for n in range(6)]
+    nation = Nation(9_000, 8, date(2026, 11, 23), town_people=1_500)
+    for part, path in enumerate(more):
+        nation.write_part(part, path)
+    with pytest.raises(StorePoisonedError), Load(config, KEYS, total_bytes=1_000_000, progress=None) as made:
+        made.run(more, durable=kill_all)
+    assert 1 <= len(feeds(config)) < len(more)
+    registries.assert_sound(config)
+    load(config, more)
+    assert len(feeds(config)) == len(more)
+    registries.assert_sound(config)
+
+
+def test_a_second_writer_is_refused(tmp_path: Path, country: list[Path]) -> None:
+    config = make_country(tmp_path, "loaded")
+    with registries.opened(config), pytest.raises(StoreLockedError):
+        Load(config, KEYS, total_bytes=1, progress=None)
+    with Load(config, KEYS, total_bytes=1, progress=None), pytest.raises(StoreLockedError):
+        registries.opened(config).__enter__()
 
 
 # --- readers --------------------------------------------------------------------------------------------------------
