@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
@@ -90,6 +91,7 @@ def send_entries(
     connection: Connection, path: Path, key_id: bytes, map_bytes: int, seq: int, slices: list[tuple[int, int]]
 ) -> None:
     """Be a process that reads its slices of the store: True and two arrays for each piece, None at the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C concerns the process at the other end
     try:
         store = StoreReader(path, key_id=key_id, map_bytes=map_bytes, in_order=True)
         try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -9,7 +13,7 @@ from api.cli.people import today_in_japan
 from engine.config import Config
 from loadtest import population
 from loadtest.population.nation import Nation
-from tests.support.processes import Caller, Running, make_store, remove_index, serving, shikaku, until
+from tests.support.processes import ROOT, Caller, Running, make_store, remove_index, serving, shikaku, until
 
 PEOPLE = 40_000
 
@@ -88,6 +92,25 @@ def test_no_check_fails_while_a_country_is_loaded(tmp_path: Path) -> None:
             again = shikaku("import", feed, *named)
             assert again.returncode == 0 and "was imported before" in again.stdout
             assert server.stop() == 0
+        checked = shikaku("fsck", "--data", config.data_dir, "--key", config.key_file)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    finally:
+        remove_index(config.data_dir, config.key_file)
+
+
+def test_an_interrupted_load_says_so_in_one_line_and_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal: none of them shows a traceback, and nothing half is left."""
+    config, nation, feeds = prepared(tmp_path)
+    try:
+        command = [sys.executable, "-m", "api.cli.main", "load", str(feeds), "--data", str(config.data_dir)]
+        command += ["--key", str(config.key_file)]
+        child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        until(lambda: list((config.data_dir / "spool").glob("load-*")) or child.poll() is not None, "a prepared file")
+        os.killpg(child.pid, signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+        assert child.returncode == 130 and "Traceback" not in said, said
+        code, said = load(config, feeds)
+        assert code == 0, said
         checked = shikaku("fsck", "--data", config.data_dir, "--key", config.key_file)
         assert checked.returncode == 0, checked.stdout + checked.stderr
     finally:
