@@ -55,8 +55,10 @@ cdef struct Item:
 cdef class Many:
     cdef Quick quick
     cdef Item *items
-    cdef uint8_t *answers
-    cdef Growing out
+    cdef uint8_t *answers       # written side by side; up to `written` are good, and up to `told` are in `out`
+    cdef Py_ssize_t written
+    cdef Py_ssize_t told
+    cdef Growing out            # answers in their order, once some came the careful way
     cdef long long visible      # data version of answers from records, and of those from memory
     cdef long long whole
 
@@ -67,7 +69,7 @@ cdef class Many:
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
         self.quick = quick
         self.items = <Item *>PyMem_Malloc(MOST * sizeof(Item))
-        self.answers = <uint8_t *>PyMem_Malloc(MOST * MOST_ANSWER_BYTES)
+        self.answers = <uint8_t *>PyMem_Malloc(MOST * (MOST_ANSWER_BYTES + 1))
         if self.items == NULL or self.answers == NULL:
             raise MemoryError
 
@@ -94,7 +96,7 @@ cdef class Many:
         done = _answer(self, count, ordinary.NO_DAY, True, careful, b"\n")
         if done < count:
             at = self.items[done].text - text
-        return PyBytes_FromStringAndSize(self.out.start, self.out.used), at, done
+        return _told(self), at, done
 
     def answer_items(self, data, spans, first, as_of, careful):
         cdef Py_ssize_t start, end, position = first, taken = 0
@@ -117,7 +119,7 @@ cdef class Many:
             done = _answer(self, count, as_of, False, careful, b",")
         finally:
             PyBuffer_Release(&buffer)
-        return PyBytes_FromStringAndSize(self.out.start, self.out.used), position + done
+        return _told(self), position + done
 
 
 cdef Py_ssize_t _place(data, start) except -1:
@@ -144,31 +146,46 @@ cdef int _answer(Many many, int count, int as_of, bint lines, careful, const cha
     cdef int position, others = 0
     cdef Item *item
     cdef bytes answer
-    many.out.used = 0
+    many.out.used = many.told = many.written = 0
     _read(many, count, as_of, lines)
-    if not _look_up(many, count) or not _write(many, count):
+    if not _look_up(many, count) or not _write(many, count, separator[0]):
         for position in range(count):
             many.items[position].stage = CAREFUL
     for position in range(count):
         item = &many.items[position]
         if item.stage != CAREFUL:
-            _append(many, <const char *>many.answers + item.answer_at, item.answer_bytes, separator)
+            many.written = item.answer_at + item.answer_bytes + 1
             continue
-        if others == MOST_CAREFUL:
-            return position
-        others += 1
-        answer = careful(PyBytes_FromStringAndSize(<const char *>item.text, item.size))
+        answer = None
+        if others < MOST_CAREFUL:
+            others += 1
+            answer = careful(PyBytes_FromStringAndSize(<const char *>item.text, item.size))
         if answer is None:
             return position
-        _append(many, PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), separator)
+        _flush(many)
+        _append(many, PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer))
+        _append(many, separator, 1)
     return count
 
 
-cdef int _append(Many many, const char *answer, Py_ssize_t size, const char *separator) except -1:
-    cdef char *target = reserve(&many.out, size + 1)
-    memcpy(target, answer, size)
-    target[size] = separator[0]
-    many.out.used += size + 1
+cdef bytes _told(Many many):
+    """All answers; without a copy in between if all were written side by side."""
+    if many.out.used == 0:
+        return PyBytes_FromStringAndSize(<const char *>many.answers, many.written)
+    _flush(many)
+    return PyBytes_FromStringAndSize(many.out.start, many.out.used)
+
+
+cdef int _flush(Many many) except -1:
+    """Copy what was written since the last careful answer behind that one."""
+    _append(many, <const char *>many.answers + many.told, many.written - many.told)
+    many.told = many.written
+    return 0
+
+
+cdef int _append(Many many, const char *text, Py_ssize_t size) except -1:
+    memcpy(reserve(&many.out, size), text, size)
+    many.out.used += size
     return 0
 
 
@@ -233,13 +250,13 @@ cdef void _find(Quick quick, Table table, Item *item) noexcept:
         item.saying = quick.said(&item.asked, &found[0]) if item.asked.verdict_only else SAY_VALID
 
 
-cdef bint _write(Many many, int count) except -1:
+cdef bint _write(Many many, int count, uint8_t separator) except -1:
     """Write all answers that can be; False if commits came too fast."""
     for _ in range(TRIES):
         if not many.quick.pages.begin():
             continue
         _reach(many, count)
-        _write_all(many, count)
+        _write_all(many, count, separator)
         if many.quick.pages.still():
             _settle(many, count)
             return True
@@ -265,8 +282,8 @@ cdef void _reach(Many many, int count) noexcept:
             item.reached = many.quick.pages.settle(item.wanted, RECORD_KEY_BYTES, &item.path, &item.entry) == FOUND
 
 
-cdef int _write_all(Many many, int count) except -1:
-    """Write every answer behind the one before; what cannot be written has no bytes."""
+cdef int _write_all(Many many, int count, uint8_t separator) except -1:
+    """Write every answer and a separator behind the one before; what cannot be written has no bytes."""
     cdef ordinary.Pieces pieces
     cdef Py_ssize_t used = 0
     cdef long long version
@@ -284,7 +301,10 @@ cdef int _write_all(Many many, int count) except -1:
         else:
             many.quick.fill(&item.asked, many.visible, SAY_VALID, &pieces)
             item.answer_bytes = _write_from_record(many, item, &pieces, many.answers + used)
-        used += item.answer_bytes
+        if item.answer_bytes:
+            used += item.answer_bytes
+            many.answers[used] = separator
+            used += 1
     return 0
 
 

@@ -34,7 +34,7 @@ from engine.errors import BodyTooLargeError, InputError, ShikakuError
 from engine.verification import Verifier
 from ext import many, quick
 
-_WRITE_BYTES: Final = 64 * 1024
+_WRITE_BYTES: Final = 256 * 1024
 """Answers are sent on when this much has collected."""
 
 
