@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import multiprocessing
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -245,6 +247,25 @@ def test_the_sample_population_needs_hardly_any_row_one_by_one(tmp_path: Path, c
     loaded = load(after, country)
     assert (loaded.files, loaded.one_by_one) == (3, 0)
     assert loaded.index_bytes / loaded.keys < 25
+    assert_alike(before, after)
+
+
+def test_files_cut_by_insurer_meet_the_same_people_again(tmp_path: Path, country: list[Path]) -> None:
+    """As insurers send them: whoever changed insurers is in two files, and only link code or certificate tells."""
+    files = [tmp_path / f"insurers-{n}.csv" for n in range(5)]
+    with ExitStack() as opened:
+        out = [csv.writer(opened.enter_context(path.open("w", encoding="utf-8", newline=""))) for path in files]
+        for number, part in enumerate(country):
+            header, *rows = csv.reader(opened.enter_context(part.open(encoding="utf-8", newline="")))
+            if number == 0:
+                for each in out:
+                    each.writerow(header)
+            at = header.index("insurer_number")
+            for row in rows:
+                out[int(row[at]) // 10 % len(out)].writerow(row)
+    before, after = make_country(tmp_path, "imported"), make_country(tmp_path, "loaded")
+    assert all(each.error is None for each in imported(before, files))
+    assert load(after, files).one_by_one > 100
     assert_alike(before, after)
 
 
