@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -141,7 +142,7 @@ def conditions(command: str, rounds: int) -> str:
     )
     return (
         f"{cores} cores, {model}; CPython {platform.python_version()}; commit {commit}{changed}; `{command}`; "
-        f"{rounds} rounds in turns"
+        f"{rounds} rounds in turns; {os.getloadavg()[0]:.1f} processes were running when it began"
     )
 
 
