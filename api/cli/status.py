@@ -87,11 +87,12 @@ def _server(config: Config) -> dict[str, Any]:
     from engine import clock
 
     state = instance.read_state(config.data_dir) if instance.is_running(config.data_dir) else None
+    loading = instance.is_loading(config.data_dir)
     if state is None:
-        return {"running": False}
+        return {"running": False, "bulk_load": loading}
     found: dict[str, Any] = msgspec.to_builtins(state)
     found["started_at"] = clock.format_instant(found.pop("started_at_ms"))
-    return {"running": True, **found}
+    return {"running": True, "bulk_load": loading, **found}
 
 
 def _index(config: Config, key_id: bytes, store_id: bytes) -> dict[str, Any]:

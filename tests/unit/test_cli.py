@@ -283,7 +283,7 @@ def test_status_tells_store_and_index_without_a_server(store: Command, feeds: Pa
     store.on_store("import", feeds)
     code, out, _ = store.on_store("status", "--json")
     found = json.loads(out)
-    assert code == Exit.OK and found["server"] == {"running": False}
+    assert code == Exit.OK and found["server"] == {"running": False, "bulk_load": False}
     assert found["index"]["data_version"] == found["store"]["committed_seq"] > 0
     assert 0 < found["index"]["load"] < 1
     assert any(each["fresh_at"] for each in found["freshness"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from api import instance
+from api.cli import status
 from engine.errors import StoreLockedError, StoreMissingError
 from tests.support import registries
 
@@ -40,6 +41,14 @@ def test_a_load_that_was_killed_has_let_go(tmp_path: Path) -> None:
     child.kill()
     child.communicate()
     assert not instance.is_loading(tmp_path)
+
+
+def test_status_says_that_a_load_is_under_way(tmp_path: Path) -> None:
+    config = registries.settings(tmp_path)
+    registries.init(config)
+    assert status._server(config) == {"running": False, "bulk_load": False}
+    with instance.load_lock(config.data_dir):
+        assert status._server(config) == {"running": False, "bulk_load": True}
 
 
 def test_there_must_be_a_data_folder(tmp_path: Path) -> None:
