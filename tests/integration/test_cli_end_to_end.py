@@ -116,4 +116,4 @@ def test_after_the_server_has_stopped_the_commands_work_on_the_store(
     assert "VALID" in shikaku("check", *card, "--local", *where(config)).stdout
     again = parsed(shikaku("import", folder / "feeds" / "personas.csv", "--json", *where(config)))
     assert again["replayed"]
-    assert parsed(shikaku("status", "--json", *where(config)))["server"] == {"running": False}
+    assert parsed(shikaku("status", "--json", *where(config)))["server"] == {"running": False, "bulk_load": False}
