@@ -47,11 +47,11 @@ def check_app(verifier: Verifier, config: Config) -> web.Application:
     today = Clock(config.clock_fixed_ms).today
     reader = reading.Reader(policy=config.inquiry_check_digits, today=today, insurer=verifier.insurer)
     writer = writing.Writer(insurer=verifier.insurer)
-    answerer = checks.Answerer(verifier, reader, writer)
+    answerer = checks.Answerer(verifier, reader, writer, looks_first=verifier.looks_first(config.cold_reads))
     check = checks.check(desk, answerer)
     routes: list[Route] = [
         ("POST", checks.PATH, check),
-        ("POST", "/v1/eligibility/batch", Batches(desk, verifier, reader, writer, answerer.quick).handle),
+        ("POST", "/v1/eligibility/batch", Batches(desk, verifier, reader, writer, answerer).handle),
         ("GET", "/v1/insurers", insurers.listing(desk, verifier.insurers)),
         ("GET", "/v1/insurers/{number}", insurers.one(desk, verifier.insurer)),
     ]

@@ -40,6 +40,7 @@ class Lane(lanes.Shared):
             lambda given: desk.mark(given.decode("ascii")),
             is_this_host,
             _soon,
+            _soon if answerer.cold is None else answerer.cold.warm,
             prefix=secrets.token_hex(6).encode(),
             body_bytes_max=limits.CHECK_BODY_BYTES_MAX,
         )

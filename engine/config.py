@@ -50,6 +50,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """How long a file's upload may keep the registry waiting in all, besides a second for every 256 KiB of it."""
     express_lane: bool = True
     """Whether canonical checks are answered ahead of the general HTTP server (docs/LANE.md)."""
+    cold_reads: Literal["auto", "always", "never"] = "auto"
+    """Whether checks look first if a record is in memory, and let others go on while it is read from the disk. `auto`:
+    if the store is larger than half of the memory."""
     clock_fixed_ms: int | None = None
     """Freezes the clock (tests and replays): milliseconds since 1970-01-01T00:00Z."""
 

@@ -319,6 +319,7 @@ class StoreReader:
         self._closed = False
         try:
             self.store_id, self.created_ms = self._verify(key_id)
+            self._touching: list[pages.Pages] = []
             data, lock = self.files = [file.buffer for file in self._shared.files]
             self.pages = pages.Pages(data, lock, b"versions")
         except BaseException:
@@ -360,6 +361,19 @@ class StoreReader:
         with self._reading() as txn:
             cursor = txn.cursor(self._versions)
             return cursor.item() if cursor.set_range(wanted) else None
+
+    def touch(self, keys: Sequence[bytes]) -> None:
+        """Bring records (keys of `versions`) into memory. Waits for the disk without the GIL; from any thread."""
+        try:
+            form = self._touching.pop()
+        except IndexError:
+            form = pages.Pages(self.files[0], self.files[1], b"versions")
+        form.touch(keys)
+        self._touching.append(form)
+
+    def size_bytes(self) -> int:
+        """How large the store's file is."""
+        return (self.path / "data.mdb").stat().st_size
 
     def people(self, numbers: Iterable[int], seq: int) -> list[Person | None]:
         """Several people as known after change `seq`, all from one snapshot."""
@@ -569,7 +583,8 @@ class StoreReader:
         """Let go of the environment."""
         if not self._closed:
             self._closed = True
-            self.pages.release()
+            for form in (self.pages, *self._touching):
+                form.release()
             _release(self.path, self._shared)
 
 

@@ -13,11 +13,11 @@ Every answer belongs to one data version: the visible one, read before the index
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import structs
 
-from engine import entries, rules
+from engine import entries, memory, rules
 from engine.clock import Clock
 from engine.days import AS_OF_MAX, AS_OF_MIN
 from engine.entries import AUX_RECORD
@@ -85,13 +85,27 @@ class Verifier:
         self,
         insurer: Callable[[str, int], tuple[bytes, bytes]],
         words: Callable[[Verdict, Reason | None], tuple[bytes, bytes]],
+        *,
+        looks_first: bool = False,
     ) -> quick.Quick:
         """The quick way (ext/quick) over this index and store. It compares the record with the inquiry, as here.
 
-        Args: words: how an answer begins, up to the date, and its advice as JSON.
+        Args:
+            words: how an answer begins, up to the date, and its advice as JSON.
+            looks_first: whether it looks if a record is in memory before it reads it.
         """
         said = [words(decision.verdict, decision.reason) for decision in rules.SAYINGS]
-        return quick.Quick(self._index.live, self._store.pages, self._index_key, self._clock.today, insurer, said)
+        index, store = self._index, self._store
+        today = self._clock.today
+        return quick.Quick(index.live, store.pages, self._index_key, today, insurer, said, looks_first=looks_first)
+
+    def looks_first(self, chosen: Literal["auto", "always", "never"]) -> bool:
+        """Whether records may be where reading them waits for a disk, by the setting `cold_reads`."""
+        return chosen == "always" or (chosen == "auto" and 2 * self._store.size_bytes() > memory.total_bytes())
+
+    def touch(self, keys: Sequence[bytes]) -> None:
+        """Bring records into memory, by keys that the quick way gave; from any thread."""
+        self._store.touch(keys)
 
     @property
     def insurers_version(self) -> int:

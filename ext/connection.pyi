@@ -26,6 +26,7 @@ class Shared:
         mark: what goes back for an X-Request-ID that is not plainly harmless.
         is_this_host: whether a Host header names this machine.
         soon: calls a function with arguments when others had their turn.
+        warm: brings the records with these keys into memory, and then calls a function with arguments.
         prefix: of the marks that requests get that bring none.
         body_bytes_max: longer bodies are left to the general server.
     """
@@ -38,6 +39,7 @@ class Shared:
         mark: Callable[[bytes], bytes],
         is_this_host: Callable[[str], bool],
         soon: Callable[..., object],
+        warm: Callable[..., object],
         *,
         prefix: bytes,
         body_bytes_max: int,

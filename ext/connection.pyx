@@ -12,7 +12,8 @@ from ext.lane cimport (
     read_head, write_digits,
 )
 from ext.ordinary cimport MOST_ANSWER_BYTES
-from ext.quick cimport Quick
+from ext.quick cimport COLD, Quick
+from ext.stored cimport RECORD_KEY_BYTES
 
 from ext.lane import REASONS as _REASONS
 
@@ -29,6 +30,9 @@ cdef enum:
     SUSPECT_DIGITS = 12
     MOST_AT_A_TIME = 64
 
+    # In place of whether a request was answered.
+    LATER = 2
+
 HOSTS_MAX = MOST_HOSTS
 REQUESTS_AT_A_TIME = MOST_AT_A_TIME
 
@@ -36,6 +40,7 @@ REQUESTS_AT_A_TIME = MOST_AT_A_TIME
 cdef enum:
     PEER_SLOW = 1
     OTHERS_FIRST = 2
+    RECORD_COLD = 4
 
 
 cdef class Shared:
@@ -49,6 +54,8 @@ cdef class Shared:
     cdef object mark
     cdef object is_this_host
     cdef object soon
+    cdef object warm
+    cdef list cold
     cdef Py_ssize_t body_bytes_max
     cdef bytes prefix
     cdef uint64_t count
@@ -59,7 +66,7 @@ cdef class Shared:
     def __cinit__(self):
         self.out.start, self.out.room, self.out.used = NULL, 0, 0
 
-    def __init__(self, quick, careful, head, mark, is_this_host, soon, *, prefix, body_bytes_max):
+    def __init__(self, quick, careful, head, mark, is_this_host, soon, warm, *, prefix, body_bytes_max):
         if quick is not None and not isinstance(quick, Quick):
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
         if not isinstance(prefix, bytes):
@@ -71,7 +78,7 @@ cdef class Shared:
         self.body_bytes_max = body_bytes_max
         self.connections, self.handed_over, self.answered, self.time = set(), Counter(), 0, 0
         self.quick, self.careful, self.head, self.mark = quick, careful, head, mark
-        self.is_this_host, self.soon, self.prefix, self.count = is_this_host, soon, prefix, 0
+        self.is_this_host, self.soon, self.warm, self.prefix, self.count = is_this_host, soon, warm, prefix, 0
         self.hosts, self.host = set(), b""
 
     def __dealloc__(self):
@@ -88,6 +95,7 @@ cdef class Connection:
     cdef long long since
     cdef int held
     cdef bint ended             # the peer sends no more, and may still read
+    cdef bint warmed            # the record of the first request was waited for
     cdef bint waiting           # the head of a request is there, and its body not
 
     def __init__(self, shared, general):
@@ -98,7 +106,7 @@ cdef class Connection:
         self.rest = b""
         self.since = self.shared.time
         self.held = 0
-        self.ended = self.waiting = False
+        self.ended = self.waiting = self.warmed = False
 
     @property
     def unanswered_bytes(self):
@@ -155,7 +163,10 @@ cdef class Connection:
             self.close()
 
     def close(self):
-        if self.transport is not None:
+        if self.held & RECORD_COLD:
+            # A request is being answered.
+            self.ended = True
+        elif self.transport is not None:
             self.transport.close()
 
     cdef _forget(self):
@@ -167,7 +178,7 @@ cdef int _take(Connection self, bytes data) except -1:
     """Answer all whole requests in `data`; keep the rest, or hand it over."""
     cdef Shared shared = self.shared
     cdef Py_ssize_t at = 0, size = PyBytes_GET_SIZE(data), whole = 0
-    cdef int count = 0, reason
+    cdef int count = 0, reason, answered = True
     cdef Head found
     if self.transport is None or self.transport.is_closing():
         return 0
@@ -185,11 +196,15 @@ cdef int _take(Connection self, bytes data) except -1:
             break
         if count == MOST_AT_A_TIME:
             break
-        if not _answer(shared, data, &found, head):
+        answered = _answer(shared, data, &found, head, not self.warmed)
+        if answered == LATER:
+            break
+        if not answered:
             # The general server forgets whole requests if one that comes with them in one piece cannot be read.
             reason, whole = REFUSED, found.end + found.length - at
             break
         count += 1
+        self.warmed = False
         at = found.end + found.length
     if count:
         shared.answered += count
@@ -202,7 +217,11 @@ cdef int _take(Connection self, bytes data) except -1:
         self.rest = b""
     else:
         self.rest = data[at:] if at else data
-        if reason == NONE:
+        if answered == LATER:
+            self.warmed = True
+            _hold(self, RECORD_COLD)
+            shared.warm(shared.cold, self.go_on, RECORD_COLD)
+        elif reason == NONE:
             _hold(self, OTHERS_FIRST)
             shared.soon(self.go_on, OTHERS_FIRST)
     if reason < 0 or at == size:
@@ -211,18 +230,23 @@ cdef int _take(Connection self, bytes data) except -1:
     return 0
 
 
-cdef bint _answer(Shared shared, bytes data, const Head *found, head) except -1:
-    """Write the response to one request behind the others; False if it is not for the lane to answer."""
+cdef int _answer(Shared shared, bytes data, const Head *found, head, bint look_first) except -1:
+    """Write the response to one request behind the others; False if it is not for the lane to answer; LATER, if its
+    records have to be read first: their keys are in `cold`."""
     cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
     cdef uint8_t[MOST_ANSWER_BYTES] body
     cdef const char *written
     cdef Py_ssize_t size = 0
-    cdef bytes answer = None
+    answer = None
     if not _is_this_host(shared, text, &found.spans[<int>HOST]):
         return False
     try:
         if shared.quick is not None:
-            size = shared.quick.write_answer(text + found.end, found.length, body)
+            look_first = look_first and shared.quick.looks_first
+            size = shared.quick.write_answer(text + found.end, found.length, body, look_first)
+            if size == COLD:
+                shared.cold = [PyBytes_FromStringAndSize(<const char *>shared.quick.waiting, RECORD_KEY_BYTES)]
+                return LATER
         if size == 0:
             answer = shared.careful(data, found.end, found.end + found.length)
     except Exception:
@@ -230,7 +254,7 @@ cdef bint _answer(Shared shared, bytes data, const Head *found, head) except -1:
         return False
     written = <const char *>body
     if answer is not None:
-        written, size = PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer)
+        written, size = PyBytes_AS_STRING(<bytes>answer), PyBytes_GET_SIZE(<bytes>answer)
     _write_response(shared, head, text, &found.spans[<int>MARK], written, size)
     return True
 

@@ -13,6 +13,7 @@ HOSTS_MAX: Final = 64
 REQUESTS_AT_A_TIME: Final = 64
 _PEER_SLOW: Final = 1
 _OTHERS_FIRST: Final = 2
+_RECORD_COLD: Final = 4
 _MARK_CHARS_MAX: Final = 64
 _SUSPECT_DIGITS: Final = 12
 
@@ -26,6 +27,7 @@ class Shared:
         mark: Callable[[bytes], bytes],
         is_this_host: Callable[[str], bool],
         soon: Callable[..., object],
+        warm: Callable[..., object],
         *,
         prefix: bytes,
         body_bytes_max: int,
@@ -161,7 +163,9 @@ class Connection:
             self.close()
 
     def close(self) -> None:
-        if self._transport is not None:
+        if self._held & _RECORD_COLD:
+            self._ended = True
+        elif self._transport is not None:
             self._transport.close()
 
     def _take(self, data: bytes) -> None:

@@ -40,6 +40,9 @@ class Many:
         Raises: TypeError, ValueError for arguments that cannot be; what `careful` and Quick's callables raise.
         """
 
+    def cold_lines(self, data: bytes, start: int) -> list[bytes]:
+        """Keys of the records that answering these lines would wait for, because they are not in memory."""
+
     def answer_items(
         self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int, careful: Careful
     ) -> tuple[bytes, int]:
@@ -48,3 +51,8 @@ class Many:
         Returns: the answers, each followed by a comma, and the number of the item to go on with.
         Raises: as answer_lines.
         """
+
+    def cold_items(
+        self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int
+    ) -> list[bytes]:
+        """The same for items."""

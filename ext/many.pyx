@@ -79,47 +79,99 @@ cdef class Many:
         discard(&self.out)
 
     def answer_lines(self, data, start, careful):
-        cdef Py_ssize_t first = _place(data, start), at = first, size = PyBytes_GET_SIZE(data), length
+        cdef Py_ssize_t at = _place(data, start)
         cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
-        cdef const uint8_t *end
-        cdef int count = 0, done
-        while count < MOST and at < size and at - first < MOST_BLOCK_BYTES:
-            end = <const uint8_t *>memchr(text + at, c"\n", size - at)
-            if end == NULL:
-                break
-            length = end - (text + at)
-            if length > MOST_LINE_BYTES or _is_blank(text + at, length):
-                break
-            self.items[count].text, self.items[count].size = text + at, length
-            count += 1
-            at += length + 1
+        cdef int count = _take_lines(self, text, PyBytes_GET_SIZE(data), &at), done
         done = _answer(self, count, ordinary.NO_DAY, True, careful, b"\n")
         if done < count:
             at = self.items[done].text - text
         return _told(self), at, done
 
+    def cold_lines(self, data, start):
+        cdef Py_ssize_t at = _place(data, start)
+        cdef int count = _take_lines(self, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &at)
+        return _cold(self, count, ordinary.NO_DAY, True)
+
     def answer_items(self, data, spans, first, as_of, careful):
-        cdef Py_ssize_t start, end, position = first, taken = 0
-        cdef int count = 0, done
+        cdef Py_ssize_t position = first
+        cdef int count, done
         cdef Py_buffer buffer
-        if not isinstance(as_of, int):
-            raise TypeError(f"as_of must be int, not {type(as_of).__name__}")
-        if not ordinary.FIRST_AS_OF <= as_of <= ordinary.LAST_AS_OF:
-            raise ValueError("as_of is out of range")
+        _check_day(as_of)
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
-            for start, end in spans[position:position + MOST]:
-                if not 0 <= start <= end <= buffer.len:
-                    raise ValueError("a span is not within data")
-                if taken >= MOST_BLOCK_BYTES:
-                    break
-                taken += end - start
-                self.items[count].text, self.items[count].size = <const uint8_t *>buffer.buf + start, end - start
-                count += 1
+            count = _take_items(self, &buffer, spans, position)
             done = _answer(self, count, as_of, False, careful, b",")
         finally:
             PyBuffer_Release(&buffer)
         return _told(self), position + done
+
+    def cold_items(self, data, spans, first, as_of):
+        cdef int count
+        cdef Py_buffer buffer
+        _check_day(as_of)
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            count = _take_items(self, &buffer, spans, first)
+            return _cold(self, count, as_of, False)
+        finally:
+            PyBuffer_Release(&buffer)
+
+
+cdef int _take_lines(Many many, const uint8_t *text, Py_ssize_t size, Py_ssize_t *at) except -1:
+    """Whole lines from `at` on, which moves behind them: at most a block, up to one that is blank or too long."""
+    cdef const uint8_t *end
+    cdef Py_ssize_t first = at[0], length
+    cdef int count = 0
+    while count < MOST and at[0] < size and at[0] - first < MOST_BLOCK_BYTES:
+        end = <const uint8_t *>memchr(text + at[0], c"\n", size - at[0])
+        if end == NULL:
+            break
+        length = end - (text + at[0])
+        if length > MOST_LINE_BYTES or _is_blank(text + at[0], length):
+            break
+        many.items[count].text, many.items[count].size = text + at[0], length
+        count += 1
+        at[0] += length + 1
+    return count
+
+
+cdef int _take_items(Many many, const Py_buffer *buffer, spans, Py_ssize_t position) except -1:
+    cdef Py_ssize_t start, end, taken = 0
+    cdef int count = 0
+    for start, end in spans[position:position + MOST]:
+        if not 0 <= start <= end <= buffer.len:
+            raise ValueError("a span is not within data")
+        if taken >= MOST_BLOCK_BYTES:
+            break
+        taken += end - start
+        many.items[count].text, many.items[count].size = <const uint8_t *>buffer.buf + start, end - start
+        count += 1
+    return count
+
+
+cdef int _check_day(as_of) except -1:
+    if not isinstance(as_of, int):
+        raise TypeError(f"as_of must be int, not {type(as_of).__name__}")
+    if not ordinary.FIRST_AS_OF <= as_of <= ordinary.LAST_AS_OF:
+        raise ValueError("as_of is out of range")
+    return 0
+
+
+cdef list _cold(Many many, int count, int as_of, bint lines):
+    """Keys of the records of a block that are not in memory."""
+    cdef int position
+    cdef Item *item
+    cdef list keys = []
+    _read(many, count, as_of, lines)
+    if not _look_up(many, count) or not many.quick.pages.begin():
+        return keys
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage == FROM_RECORD:
+            write_record_key(item.match.person, many.visible, item.wanted)
+            if not many.quick.pages.resident(item.wanted, RECORD_KEY_BYTES):
+                keys.append(PyBytes_FromStringAndSize(<const char *>item.wanted, RECORD_KEY_BYTES))
+    return keys
 
 
 cdef Py_ssize_t _place(data, start) except -1:

@@ -63,5 +63,7 @@ cdef class Pages:
     cdef bint approach(self, const uint8_t *wanted, Py_ssize_t wanted_bytes, Path *path) noexcept nogil
     cdef bint open_leaf(self, Path *path) noexcept nogil
     cdef int settle(self, const uint8_t *wanted, Py_ssize_t wanted_bytes, Path *path, Entry *entry) noexcept nogil
+    # Whether `look` would find all that it reads in memory; True, too, where it finds nothing. After `begin`.
+    cdef bint resident(self, const uint8_t *wanted, Py_ssize_t wanted_bytes) noexcept nogil
     # Whether no commit came since `begin`, so that what was read since then was of one state.
     cdef bint still(self) noexcept nogil

@@ -12,6 +12,7 @@ followed from there was whole. Source: mdb.c of LMDB 0.9 (mdb_page_alloc, mdb_fi
         ...  # ask LMDB itself
 """
 
+from collections.abc import Iterable
 from typing import Any, final
 
 @final
@@ -36,6 +37,15 @@ class Pages:
         Returns: None if there is none; () if it cannot be told here (the database does not exist yet, commits come too
             fast, the pages are damaged): LMDB itself is to be asked.
         Raises: ValueError after `release`.
+        """
+
+    def is_resident(self, wanted: bytes) -> bool:
+        """Whether `seek` would find all that it reads in memory, as far as the system says. Raises as `seek`."""
+
+    def touch(self, wanted: Iterable[bytes]) -> None:
+        """Bring what `seek` would read for each of these into memory; waits for the disk, without the GIL.
+
+        Raises: as `seek`.
         """
 
     def release(self) -> None:

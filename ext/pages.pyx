@@ -6,6 +6,11 @@ from libc.string cimport memcmp, memcpy
 
 from ext.probe cimport probe_fence_acquire, probe_load_acquire, probe_prefetch
 
+cdef extern from "residency.h" nogil:
+    bint residency_is_there(const uint8_t *at, size_t size) noexcept
+    void residency_wish(const uint8_t *at, size_t size) noexcept
+    void residency_touch(const uint8_t *at, size_t size) noexcept
+
 cdef extern from "<pthread.h>" nogil:
     """
     #define SHIKAKU_MUTEX_BYTES ((Py_ssize_t)sizeof(pthread_mutex_t))
@@ -109,6 +114,31 @@ cdef class Pages:
                 return answer
         return ()
 
+    def is_resident(self, wanted):
+        if not isinstance(wanted, bytes):
+            raise TypeError(f"wanted must be bytes, not {type(wanted).__name__}")
+        _require_open(self)
+        return not self.begin() or self.resident(<const uint8_t *>PyBytes_AS_STRING(wanted), PyBytes_GET_SIZE(wanted))
+
+    def touch(self, wanted):
+        cdef const uint8_t *key
+        cdef Py_ssize_t size
+        cdef list keys = list(wanted)
+        for one in keys:
+            if not isinstance(one, bytes):
+                raise TypeError(f"wanted must be bytes, not {type(one).__name__}")
+        _require_open(self)
+        # First have all leaves read side by side, then wait for one after the other.
+        for last in (False, True):
+            for one in keys:
+                key, size = <const uint8_t *>PyBytes_AS_STRING(one), PyBytes_GET_SIZE(one)
+                if last:
+                    with nogil:
+                        _touch(self, key, size)
+                else:
+                    with nogil:
+                        _wish(self, key, size)
+
     cdef bint begin(self) noexcept nogil:
         cdef uint64_t txnid
         if not self.is_open:
@@ -147,6 +177,9 @@ cdef class Pages:
             at += LINE_BYTES
         return found
 
+    cdef bint resident(self, const uint8_t *wanted, Py_ssize_t wanted_bytes) noexcept nogil:
+        return _resident(&self.file, wanted, wanted_bytes)
+
     cdef bint still(self) noexcept nogil:
         # What was read was read before this is.
         probe_fence_acquire()
@@ -157,6 +190,24 @@ cdef int _require_open(Pages pages) except -1:
     if not pages.is_open:
         raise ValueError("the pages were released")
     return 0
+
+
+cdef void _wish(Pages pages, const uint8_t *wanted, Py_ssize_t wanted_bytes) noexcept nogil:
+    cdef Path path
+    cdef const uint8_t *leaf
+    if pages.begin() and pages.file.root != NO_PAGE and _approach(
+        &pages.file, pages.file.root, pages.file.depth, wanted, wanted_bytes, &path
+    ):
+        leaf = _page(&pages.file, path.leaf, 1)
+        if leaf != NULL:
+            residency_wish(leaf, pages.file.page_bytes)
+
+
+cdef void _touch(Pages pages, const uint8_t *wanted, Py_ssize_t wanted_bytes) noexcept nogil:
+    cdef Entry entry
+    if pages.begin() and pages.look(wanted, wanted_bytes, &entry) == FOUND and entry.value_bytes:
+        residency_wish(entry.value, entry.value_bytes)
+        residency_touch(entry.value, entry.value_bytes)
 
 
 cdef int _open(File *file, const Py_buffer *data, const Py_buffer *lock) except -1:
@@ -280,6 +331,30 @@ cdef int _settle(
         if not _next_leaf(file, depth, path):
             return ABSENT if path.levels == 0 else UNSURE
     return FOUND if _read_leaf(file, leaf, entry) else UNSURE
+
+
+cdef bint _resident(const File *file, const uint8_t *wanted, Py_ssize_t wanted_bytes) noexcept nogil:
+    """Page by page as `_seek` goes, none of which is looked at before it is known to be there."""
+    cdef Path path
+    cdef Entry entry
+    cdef const uint8_t *page
+    cdef int level, found
+    path.levels, path.leaf = 0, file.root
+    if file.root == NO_PAGE or not 0 < file.depth <= LEVELS_MAX:
+        return True
+    for level in range(file.depth):
+        page = _page(file, path.leaf, 1)
+        if page == NULL:
+            return True
+        if not residency_is_there(page, file.page_bytes):
+            return False
+        if level < file.depth - 1 and not _descend(file, &path, level + 1, wanted, wanted_bytes):
+            return True
+    if not _open_leaf(file, &path):
+        return True
+    # The next leaf, if the entry is there, may be read in vain: it is one page.
+    found = _settle(file, file.depth, wanted, wanted_bytes, &path, &entry)
+    return found != FOUND or residency_is_there(entry.value, entry.value_bytes)
 
 
 cdef bint _next_leaf(const File *file, int depth, Path *path) noexcept nogil:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 _MAGIC: Final = 0xBEEFC0DE
@@ -62,6 +62,20 @@ class Pages:
             if self.txnid == txnid:
                 return found
         return ()
+
+    def is_resident(self, wanted: bytes) -> bool:
+        # Without a word with the system: all is in memory.
+        self.seek(wanted)
+        return True
+
+    def touch(self, wanted: Iterable[bytes]) -> None:
+        keys = list(wanted)
+        for one in keys:
+            if not isinstance(one, bytes):
+                raise TypeError(f"wanted must be bytes, not {type(one).__name__}")
+        self._require_open()
+        for one in keys:
+            self.seek(one)
 
     def _require_open(self) -> None:
         try:

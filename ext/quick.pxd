@@ -6,6 +6,7 @@ from ext.ordinary cimport Inquiry, Pieces
 from ext.pages cimport Pages
 from ext.probe cimport Match, Table
 from ext.scan cimport Span
+from ext.stored cimport RECORD_KEY_BYTES
 
 # What an answer can say; places in what Quick was given to say. LOST is followed by one place a reason of loss.
 cdef enum:
@@ -16,6 +17,9 @@ cdef enum:
     SAY_NOT_YET_GAINED = 3
     SAY_LOST = 4
     SAYINGS = 12
+
+cdef enum:
+    COLD = -2
 
 
 @cython.final
@@ -29,12 +33,16 @@ cdef class Quick:
     cdef list pieces
     cdef Span[SAYINGS] heads
     cdef Span[SAYINGS] advices
+    cdef readonly bint looks_first
+    cdef uint8_t[RECORD_KEY_BYTES] waiting
     cdef uint64_t k0
     cdef uint64_t k1
 
-    # Writes the answer to a check, at most ordinary.MOST_ANSWER_BYTES; 0 if that is for the careful way. Raises what
-    # the callables raise.
-    cdef Py_ssize_t write_answer(self, const uint8_t *start, Py_ssize_t size, uint8_t *target) except -1
+    # Writes the answer to a check, at most ordinary.MOST_ANSWER_BYTES; 0 if that is for the careful way; COLD, if
+    # `look_first` and the record is not in memory: its key is in `waiting`. Raises what the callables raise.
+    cdef Py_ssize_t write_answer(
+        self, const uint8_t *start, Py_ssize_t size, uint8_t *target, bint look_first
+    ) except -1
     # The table of the generation in force.
     cdef Table live(self)
     # The version at which the table is whole, or SAY_NOTHING (-1) while a change is under way; the visible one, if

@@ -32,6 +32,8 @@ class Quick:
             the data version or the version of the insurers moves.
         words: for each thing that can be said, in their order: how the answer begins, up to the date; its advice, as
             JSON.
+        looks_first: whether records may be where reading them waits for a disk; then others ask for `cold_key` before
+            an answer, or look by themselves.
     """
 
     def __init__(
@@ -42,9 +44,18 @@ class Quick:
         today: Callable[[], int],
         insurer: Callable[[str, int], tuple[bytes, bytes]],
         words: Sequence[tuple[bytes, bytes]],
+        *,
+        looks_first: bool = False,
     ) -> None: ...
+    @property
+    def looks_first(self) -> bool:
+        """As given."""
+
     def answer(self, data: bytes, start: int, stop: int) -> bytes | None:
         """The answer to the check in `data[start:stop]`, if both are ordinary.
 
         Raises: TypeError, ValueError for arguments that cannot be; what the callables raise.
         """
+
+    def cold_key(self, data: bytes, start: int, stop: int) -> bytes | None:
+        """The key of the record that the answer needs, if reading it would wait for a disk. Raises as `answer`."""

@@ -46,7 +46,7 @@ cdef class _Piece:
 
 @cython.final
 cdef class Quick:
-    def __init__(self, table, pages, key, today, insurer, words):
+    def __init__(self, table, pages, key, today, insurer, words, *, looks_first=False):
         cdef int saying
         if not isinstance(key, bytes):
             raise TypeError(f"key must be bytes, not {type(key).__name__}")
@@ -54,6 +54,7 @@ cdef class Quick:
             raise ValueError(f"key must have {KEY_BYTES} bytes")
         if not isinstance(pages, Pages):
             raise TypeError(f"pages must be Pages, not {type(pages).__name__}")
+        self.looks_first = bool(looks_first)
         self.renewed_table = table
         self.pages = pages
         self.today = today
@@ -76,10 +77,23 @@ cdef class Quick:
         first, last = _place(start, "start", PyBytes_GET_SIZE(data)), _place(stop, "stop", PyBytes_GET_SIZE(data))
         if first > last:
             raise ValueError("start is behind stop")
-        size = self.write_answer(<const uint8_t *>PyBytes_AS_STRING(data) + first, last - first, target)
+        size = self.write_answer(<const uint8_t *>PyBytes_AS_STRING(data) + first, last - first, target, False)
         return PyBytes_FromStringAndSize(<const char *>target, size) if size else None
 
-    cdef Py_ssize_t write_answer(self, const uint8_t *start, Py_ssize_t size, uint8_t *target) except -1:
+    def cold_key(self, data, start, stop):
+        cdef uint8_t[ordinary.MOST_ANSWER_BYTES] target
+        cdef Py_ssize_t first, last, size
+        if not isinstance(data, bytes):
+            raise TypeError(f"data must be bytes, not {type(data).__name__}")
+        first, last = _place(start, "start", PyBytes_GET_SIZE(data)), _place(stop, "stop", PyBytes_GET_SIZE(data))
+        if first > last:
+            raise ValueError("start is behind stop")
+        size = self.write_answer(<const uint8_t *>PyBytes_AS_STRING(data) + first, last - first, target, True)
+        return PyBytes_FromStringAndSize(<const char *>self.waiting, RECORD_KEY_BYTES) if size == COLD else None
+
+    cdef Py_ssize_t write_answer(
+        self, const uint8_t *start, Py_ssize_t size, uint8_t *target, bint look_first
+    ) except -1:
         cdef Inquiry asked
         cdef ordinary.Pieces pieces
         cdef Match[ROOM] found
@@ -103,6 +117,10 @@ cdef class Quick:
             saying = self.said(&asked, &found[0])
         if saying == SAY_NOTHING:
             return 0
+        if look_first and count and not asked.verdict_only:
+            write_record_key(found[0].person, version, self.waiting)
+            if self.pages.begin() and not self.pages.resident(self.waiting, RECORD_KEY_BYTES):
+                return COLD
         self.fill(&asked, version, saying, &pieces)
         if count and not asked.verdict_only:
             return _write_from_record(self.pages, &asked, found[0].person, version, &pieces, target)

@@ -34,6 +34,8 @@ class Quick:
         today: Callable[[], int],
         insurer: Callable[[str, int], tuple[bytes, bytes]],
         words: Sequence[tuple[bytes, bytes]],
+        *,
+        looks_first: bool = False,
     ) -> None:
         if not isinstance(key, bytes):
             raise TypeError(f"key must be bytes, not {type(key).__name__}")
@@ -41,6 +43,7 @@ class Quick:
             raise ValueError("key must have 16 bytes")
         if not isinstance(pages, Pages):
             raise TypeError(f"pages must be Pages, not {type(pages).__name__}")
+        self._looks_first = bool(looks_first)
         self._table = table
         self._pages = pages
         self._key = key
@@ -49,6 +52,15 @@ class Quick:
         self._words = [(bytes(head), bytes(advice)) for head, advice in words]
         if len(self._words) != SAYINGS_COUNT:
             raise ValueError(f"words must be {SAYINGS_COUNT} pairs")
+
+    @property
+    def looks_first(self) -> bool:
+        return self._looks_first
+
+    def cold_key(self, data: bytes, start: int, stop: int) -> bytes | None:
+        # In plain Python all is in memory, as far as anybody says.
+        self.answer(data, start, stop)
+        return None
 
     def answer(self, data: bytes, start: int, stop: int) -> bytes | None:
         # The day is asked for only if the inquiry names none, and so follows the one it is read for.

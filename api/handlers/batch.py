@@ -17,6 +17,7 @@ from typing import Final
 from aiohttp import web
 
 from api import problems
+from api.handlers.checks import Answerer
 from api.handlers.http import (
     JSON,
     NDJSON,
@@ -32,7 +33,7 @@ from api.wire.outline import BatchOutline
 from engine import clock, days, limits
 from engine.errors import BodyTooLargeError, InputError, ShikakuError
 from engine.verification import Verifier
-from ext import many, quick
+from ext import many
 
 _WRITE_BYTES: Final = 256 * 1024
 """Answers are sent on when this much has collected."""
@@ -56,13 +57,14 @@ class Batches:
     """The batch handler of one application."""
 
     def __init__(
-        self, desk: Desk, verifier: Verifier, reader: reading.Reader, writer: writing.Writer, quick_way: quick.Quick
+        self, desk: Desk, verifier: Verifier, reader: reading.Reader, writer: writing.Writer, answerer: Answerer
     ) -> None:
         self._desk = desk
         self._verifier = verifier
         self._reader = reader
         self._writer = writer
-        self._many = many.Many(quick_way)
+        self._many = many.Many(answerer.quick)
+        self._cold = answerer.cold
         self._turnstile = Turnstile()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -81,6 +83,8 @@ class Batches:
         response = await self._begin(request, JSON)
         position = 0
         while position < len(outline.items):
+            if not context.warnings and days.AS_OF_MIN <= context.as_of <= days.AS_OF_MAX:
+                await self._warm(self._many.cold_items, outline.body, outline.items, position, context.as_of)
             async with self._turnstile.slice() as until:
                 part, position = self._answer_items(outline, context, position, until)
             await response.write(part)
@@ -141,6 +145,7 @@ class Batches:
             while not lines.ended:
                 lines.feed(await read_chunk(request))
                 while lines.waiting:
+                    await self._warm(lines.cold_keys, self._many)
                     async with self._turnstile.slice() as until:
                         part = self._answer_lines(lines, until)
                     if part:
@@ -183,6 +188,11 @@ class Batches:
             return self._writer.answer(inquiry, self._verifier.check(inquiry), mark)
         except ShikakuError as error:
             return self._error(body, error)
+
+    async def _warm(self, cold_keys: Callable[..., list[bytes]], *given: object) -> None:
+        """Wait for the records of the next block, if some may not be in memory."""
+        if self._cold is not None:
+            await self._cold.wait(*cold_keys(*given))
 
     # --- both -------------------------------------------------------------------------------------------------------
 
@@ -250,6 +260,10 @@ class Lines:
         answers, self._offset, count = block.answer_lines(self._buffer, self._offset, careful)
         self.given += count
         return answers
+
+    def cold_keys(self, block: many.Many) -> list[bytes]:
+        """Keys of the records that the next lines need, and that are not in memory."""
+        return [] if self._skipping else block.cold_lines(self._buffer, self._offset)
 
     def _part(self, start: int) -> bytes | None:
         """Keep the beginning of a line, unless it is already too long."""

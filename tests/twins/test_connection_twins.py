@@ -71,6 +71,7 @@ class Run:
             lambda given: b"other-" + given[:3],
             lambda given: not given.startswith("example"),
             lambda *call: self.due.append(call),
+            lambda *call: self.due.append(call[1:]),
             prefix=b"prefix",
             body_bytes_max=300,
         )
@@ -173,9 +174,9 @@ def test_what_is_not_as_it_must_be_is_refused(form: ModuleType) -> None:
     assert outcome(form.Connection, None, None)[0] == "error"
     plain: dict[str, Any] = {"prefix": b"x", "body_bytes_max": 5}
     for more in ({"prefix": "x"}, {"body_bytes_max": -1}, {"body_bytes_max": None}, {"body_bytes_max": 2**31}):
-        given_ = [None] * 6
+        given_ = [None] * 7
         assert outcome(connection.Shared, *given_, **plain | more) == outcome(
             connection_py.Shared, *given_, **plain | more
         )
-    assert outcome(form.Shared, 1, *[None] * 5, **plain)[1] is TypeError
+    assert outcome(form.Shared, 1, *[None] * 6, **plain)[1] is TypeError
     run.connection.close()

@@ -1,0 +1,70 @@
+"""Asks whether checks of records that are not in memory are answered rightly, and hold nobody else up."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import api, streams
+from tests.support.api import INSTITUTION, TODAY, Served
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with api.served(tmp_path_factory.mktemp("cold"), cold_reads="always") as running:
+        yield running
+
+
+def forget(served: Served) -> None:
+    """Drop the store's pages from memory, as far as the system lets go of them."""
+    file = served.settings.store_dir / "data.mdb"
+    descriptor = os.open(file, os.O_RDONLY)
+    os.fsync(descriptor)
+    with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as mapped:
+        mapped.madvise(mmap.MADV_DONTNEED)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def test_answers_are_those_of_warm_records(served: Served) -> None:
+    for port in (served.check, served.general):
+        for _ in range(3):
+            forget(served)
+            reply = port.check(id="x")
+            assert (reply.status, reply.json["verdict"], reply.json["id"]) == (200, "VALID", "x")
+
+
+def test_batches_too(served: Served) -> None:
+    single = served.check.check().json
+    for _ in range(3):
+        forget(served)
+        items = [{"card": api.card()} for _ in range(200)]
+        body = {"institution": INSTITUTION, "as_of": TODAY, "items": items}
+        assert served.check.post("/v1/eligibility/batch", body).json["items"] == [single] * 200
+        forget(served)
+        lines = b"".join(json.dumps(api.inquiry()).encode() + b"\n" for _ in range(200))
+        reply = served.check.send("POST", "/v1/eligibility/batch", lines, {"Content-Type": "application/x-ndjson"})
+        assert reply.json == [single] * 200
+
+
+def test_requests_of_one_connection_stay_in_order(served: Served) -> None:
+    forget(served)
+    bodies = [json.dumps(api.inquiry(id=str(number))).encode() for number in range(50)]
+    with served.check.connect() as connection:
+        connection.sendall(b"".join(streams.request(body) for body in bodies))
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert [one.partition(b'"')[0] for one in received.split(b'"id":"')[1:]] == [b"%d" % n for n in range(50)]
+
+
+def test_a_peer_that_goes_meanwhile_harms_nobody(served: Served) -> None:
+    for _ in range(20):
+        forget(served)
+        with served.check.connect() as connection:
+            connection.sendall(streams.request(json.dumps(api.inquiry()).encode()))
+    assert served.check.check().status == 200
