@@ -10,13 +10,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine import keys
+from engine.store import StoreReader, version_key
 from tests.support import api, streams
 from tests.support.api import INSTITUTION, TODAY, Served
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with api.served(tmp_path_factory.mktemp("cold"), cold_reads="always") as running:
+    folder = tmp_path_factory.mktemp("cold")
+    others = [api.row(number=str(number), address="東京都" * 25) for number in range(2_000_000, 2_003_000)]
+    with api.served(folder, [*api.PEOPLE, *others], cold_reads="always") as running:
         yield running
 
 
@@ -68,3 +72,31 @@ def test_a_peer_that_goes_meanwhile_harms_nobody(served: Served) -> None:
         with served.check.connect() as connection:
             connection.sendall(streams.request(json.dumps(api.inquiry()).encode()))
     assert served.check.check().status == 200
+
+
+def test_records_that_were_never_read_are_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system says what is in memory: only where the disk is a disk does it let go of anything."""
+    waited: list[bytes] = []
+    touch = StoreReader.touch
+    monkeypatch.setattr(StoreReader, "touch", lambda self, keys: (waited.extend(keys), touch(self, keys))[1])
+    forget(served)
+    numbers = list(range(2_000_000, 2_003_000, 7))
+    reader = StoreReader(served.settings.store_dir, key_id=_key_id(served), map_bytes=served.settings.map_bytes)
+    cold = [number for number in range(10, 3_000, 7) if not reader.pages.is_resident(version_key(number, 1 << 40))]
+    reader.close()
+    if not cold:
+        pytest.skip("everything stays in memory here")
+    lines = b"".join(json.dumps(api.inquiry(str(number))).encode() + b"\n" for number in numbers[:200])
+    reply = served.check.send("POST", "/v1/eligibility/batch", lines, {"Content-Type": "application/x-ndjson"})
+    assert [one["verdict"] for one in reply.json] == ["VALID"] * 200
+    by_batch = len(waited)
+    for port in (served.check, served.general):
+        before = len(waited)
+        for number in numbers[200:300] if port is served.check else numbers[300:400]:
+            assert port.check(number=str(number)).json["verdict"] == "VALID"
+        assert len(waited) > before
+    assert by_batch
+
+
+def _key_id(served: Served) -> bytes:
+    return keys.load(served.settings.key_file).key_id
