@@ -12,12 +12,14 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import uvloop
 from aiohttp import web
 
+from api.accepts import Acceptor
 from api.app import SWITCH, Runner
 from api.exits import Exit, exit_of, line_of, say
 from engine.errors import CorruptionError
@@ -41,6 +43,7 @@ class Service:
         *,
         runner: type[web.AppRunner] = Runner,
         each_second: Callable[[], object] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._name = name
         self._listener = listener
@@ -51,6 +54,7 @@ class Service:
         self._switch = app[SWITCH]
         self._switch.on_fatal = self.give_up
         self._each_second = each_second
+        self._tls = tls
         self._runner = runner(app, access_log=None, shutdown_timeout=drain_seconds)
         log_plainly(name)
 
@@ -75,18 +79,28 @@ class Service:
         loop.set_exception_handler(self._on_loop_error)
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
         await self._runner.setup()
-        site = web.SockSite(self._runner, self._listener, backlog=BACKLOG)
-        await site.start()
+        stop_taking = await self._begin_taking()
         gc.collect()
         gc.freeze()
         ready()
         while not self._stopped.is_set():
             await self._pause()
         self._switch.draining = True
-        await site.stop()
+        await stop_taking()
         await self._wait_for_idle_connections()
         await self._runner.cleanup()
         return self._exit_code
+
+    async def _begin_taking(self) -> Callable[[], Awaitable[None]]:
+        """Accept connections. Returns how to stop that."""
+        if self._tls is None:
+            site = web.SockSite(self._runner, self._listener, backlog=BACKLOG)
+            await site.start()
+            return site.stop
+        assert self._runner.server is not None
+        acceptor = Acceptor(self._listener, self._runner.server, self._tls)
+        acceptor.start(BACKLOG)
+        return acceptor.stop
 
     async def _pause(self) -> None:
         """Wait for the stop; with something to do each second, for one second only."""

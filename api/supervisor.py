@@ -105,7 +105,8 @@ class Supervisor:
         """Where checks and the registry are reached."""
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         ports = {"checks": self._workers[0].listener, "registry": self._registry.listener}
-        return {name: f"http://{host}:{listener.getsockname()[1]}" for name, listener in ports.items()}
+        schemes = {"checks": "http" if self._config.tls_certificate is None else "https", "registry": "http"}
+        return {name: f"{schemes[name]}://{host}:{listener.getsockname()[1]}" for name, listener in ports.items()}
 
     def run(self) -> Exit:
         """Start everything and watch it until SIGTERM or SIGINT, then drain. Returns the exit code."""

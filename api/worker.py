@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +23,14 @@ from engine.verification import Verifier
 _RETRY_SECONDS: Final = 0.05
 
 
-def run(config: Config, keys: Keys, listener: socket.socket, name: str, ready: Callable[[], None]) -> Exit:
+def run(
+    config: Config,
+    keys: Keys,
+    tls: ssl.SSLContext | None,
+    listener: socket.socket,
+    name: str,
+    ready: Callable[[], None],
+) -> Exit:
     """Be a check worker until SIGTERM. Store and index are opened here, after the fork: neither may cross it."""
     store = StoreReader(config.store_dir, key_id=keys.key_id, map_bytes=config.map_bytes)
     store.reader_check()  # whoever was killed here before left its reader slot behind
@@ -34,7 +42,7 @@ def run(config: Config, keys: Keys, listener: socket.socket, name: str, ready: C
         with suppress(FileNotFoundError):
             index.refresh()
 
-    return Service(app, listener, name, config.drain_seconds, each_second=follow).serve(ready)
+    return Service(app, listener, name, config.drain_seconds, each_second=follow, tls=tls).serve(ready)
 
 
 def _wait_for_index(config: Config, keys: Keys, store: StoreReader) -> IndexReader:

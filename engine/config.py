@@ -50,6 +50,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """How long a file's upload may keep the registry waiting in all, besides a second for every 256 KiB of it."""
     express_lane: bool = True
     """Whether canonical checks are answered ahead of the general HTTP server (docs/LANE.md)."""
+    tls_certificate: Path | None = None
+    """The check port's certificate chain (PEM); None: plain HTTP. The registry's port stays plain."""
+    tls_key: Path | None = None
+    """Its private key (PEM)."""
+    tls_client_ca: Path | None = None
+    """Who signs the clients' certificates (PEM); None: clients need none."""
     cold_reads: Literal["auto", "always", "never"] = "auto"
     """Whether checks look first if a record is in memory, and let others go on while it is read from the disk. `auto`:
     if the store is larger than half of the memory."""

@@ -25,7 +25,7 @@ LINE_BYTES_MAX: Final = 16384
 BLOCK_BYTES_MAX: Final = 32768
 """Behind so many bytes, no further item is taken."""
 
-Careful = Callable[[bytes], bytes | None]
+_Careful = Callable[[bytes], bytes | None]
 """The answer to what is not ordinary; None ends the call before it: there was no more time."""
 
 @final
@@ -33,7 +33,7 @@ class Many:
     """Answers many checks; one for each thread."""
 
     def __init__(self, quick: Quick) -> None: ...
-    def answer_lines(self, data: bytes, start: int, careful: Careful) -> tuple[bytes, int, int]:
+    def answer_lines(self, data: bytes, start: int, careful: _Careful) -> tuple[bytes, int, int]:
         """Answer whole lines of NDJSON, each an inquiry as of a single check, up to the first blank or too long one.
 
         Returns: the answers, a line each; where to go on; how many lines were answered.
@@ -44,7 +44,7 @@ class Many:
         """Keys of the records that answering these lines would wait for, because they are not in memory."""
 
     def answer_items(
-        self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int, careful: Careful
+        self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int, careful: _Careful
     ) -> tuple[bytes, int]:
         """Answer items of a batch, which are in `data` at `spans`, from number `first` on, for one day.
 

@@ -13,7 +13,7 @@ CAREFUL_MAX: Final = 32
 LINE_BYTES_MAX: Final = 16384
 BLOCK_BYTES_MAX: Final = 32768
 
-Careful = Callable[[bytes], bytes | None]
+_Careful = Callable[[bytes], bytes | None]
 
 
 class Many:
@@ -22,7 +22,7 @@ class Many:
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
         self._quick = quick
 
-    def answer_lines(self, data: bytes, start: int, careful: Careful) -> tuple[bytes, int, int]:
+    def answer_lines(self, data: bytes, start: int, careful: _Careful) -> tuple[bytes, int, int]:
         if not isinstance(data, bytes):
             raise TypeError(f"data must be bytes, not {type(data).__name__}")
         if not isinstance(start, int):
@@ -53,7 +53,7 @@ class Many:
         return []
 
     def answer_items(
-        self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int, careful: Careful
+        self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int, careful: _Careful
     ) -> tuple[bytes, int]:
         if not isinstance(as_of, int):
             raise TypeError(f"as_of must be int, not {type(as_of).__name__}")
@@ -72,10 +72,10 @@ class Many:
 
     def _quick_item(self, item: bytes, as_of: int) -> bytes | None:
         ask = ordinary_py.read(item, 0, len(item), as_of, item=True)
-        return None if ask is None else self._quick.answered(ask)
+        return None if ask is None else self._quick._answered(ask)
 
     @staticmethod
-    def _answers(items: list[bytes], careful: Careful, quick: Callable[[bytes], bytes | None]) -> list[bytes]:
+    def _answers(items: list[bytes], careful: _Careful, quick: Callable[[bytes], bytes | None]) -> list[bytes]:
         answers: list[bytes] = []
         others = 0
         for item in items:

@@ -67,9 +67,9 @@ class Quick:
         ask, last = (ordinary_py.read(data, start, stop, day) for day in (ordinary_py.AS_OF_MIN, ordinary_py.AS_OF_MAX))
         if ask is not None and last is not None and last.as_of != ask.as_of:
             ask = ordinary_py.read(data, start, stop, self._today())
-        return None if ask is None else self.answered(ask)
+        return None if ask is None else self._answered(ask)
 
-    def answered(self, ask: ordinary_py.Ask) -> bytes | None:
+    def _answered(self, ask: ordinary_py.Ask) -> bytes | None:
         """The answer to an ordinary inquiry, if it is ordinary too."""
         table = self._table()
         version = self._version(table, ask)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlencode
 
 import msgspec
 
-from api import instance
+from api import instance, tls
 from api.exits import CommandError, Exit
 from engine.config import Config
 
@@ -32,9 +33,16 @@ class ProblemError(CommandError):
 class Client:
     """One port of a running server. Raises CommandError (unreachable) and ProblemError (refused)."""
 
-    def __init__(self, host: str, port: int, *, timeout: float = TIMEOUT_SECONDS) -> None:
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    def __init__(
+        self, host: str, port: int, *, timeout: float = TIMEOUT_SECONDS, context: ssl.SSLContext | None = None
+    ) -> None:
+        scheme = "http" if context is None else "https"
+        self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        self._connection = (
+            http.client.HTTPConnection(host, port, timeout=timeout)
+            if context is None
+            else http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+        )
 
     def get(self, path: str) -> Any:
         """The decoded answer to a GET."""
@@ -70,7 +78,8 @@ class Client:
 def check_client(config: Config, **options: Any) -> Client:
     """The check port of the server that runs on the data folder, else of the one that the settings name."""
     state = _running(config)
-    return Client(config.host, state.check_port if state else config.port, **options)
+    port = state.check_port if state else config.port
+    return Client(config.host, port, context=tls.client_context(config), **options)
 
 
 def registry_client(config: Config, **options: Any) -> Client:

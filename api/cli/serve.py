@@ -47,16 +47,17 @@ def run(config: Config) -> int:
 
     # Read by numpy's BLAS when it is loaded: its threads would make every later fork unsafe.
     os.putenv("OPENBLAS_NUM_THREADS", "1")
-    from api import openapi, registry, worker
+    from api import openapi, registry, tls, worker
     from api.exits import say
     from api.supervisor import Supervisor
     from engine import keys
 
     secrets = keys.load(config.key_file)
+    context = tls.server_context(config)
     for name in ("check", "registry"):
         openapi.document(name)  # remembered, so that no restarted process spends its first 20 ms on it
     supervisor = Supervisor(
-        config, registry=partial(registry.run, config, secrets), worker=partial(worker.run, config, secrets)
+        config, registry=partial(registry.run, config, secrets), worker=partial(worker.run, config, secrets, context)
     )
     for purpose, address in supervisor.addresses().items():
         say("supervisor", f"{purpose} on {address}")

@@ -35,6 +35,7 @@ from engine.errors import BodyTooLargeError, InputError, ShikakuError
 from engine.verification import Verifier
 from ext import many
 
+_Careful = Callable[[bytes], bytes | None]
 _WRITE_BYTES: Final = 256 * 1024
 """Answers are sent on when this much has collected."""
 
@@ -208,7 +209,7 @@ class Batches:
         return writing.item_error(mark, problems.problem(error))
 
 
-def _until(instant: int, answer: Callable[[bytes], bytes]) -> many.Careful:
+def _until(instant: int, answer: Callable[[bytes], bytes]) -> _Careful:
     """The same, as long as there is time."""
     return lambda body: answer(body) if clock.monotonic_ns() < instant else None
 
@@ -253,7 +254,7 @@ class Lines:
             return b""
         return self._counted(self._buffer[start:end] if end - start <= limits.BATCH_LINE_BYTES_MAX else TOO_LONG)
 
-    def answer(self, block: many.Many, careful: many.Careful) -> bytes:
+    def answer(self, block: many.Many, careful: _Careful) -> bytes:
         """The answers to the next whole lines, a line each; none if the next is for `take`."""
         if self._skipping or self.given + many.ITEMS_MAX > limits.BATCH_LINES_MAX:
             return b""

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 NEVER = {"engine": {"asyncio", "aiohttp", "uvloop"}, "api": {"lmdb", "mmap"}, "loadtest": {"engine", "api", "ext"}}
 
 ENGINE_ORDER = [
-    ["errors", "limits", "clock"],
+    ["errors", "limits", "clock", "memory"],
     ["days", "config", "durable", "shm"],
     ["records"],
     ["identifiers", "keys"],
