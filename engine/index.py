@@ -169,7 +169,11 @@ class IndexReader:
         with self._lock:
             if _current_name(self._directory) == self._segment.path.name:
                 return False
+            before = self._table
             self._attach()
+            # Whoever searches this table directly (`live`) looks for another one then; unless somebody is in it now.
+            with suppress(BufferError):
+                before.release()
             return True
 
     def close(self) -> None:

@@ -79,6 +79,7 @@ SAYINGS: Final = (
     BRANCH_MISMATCH,
     Decision(Verdict.INVALID, Reason.NOT_YET_GAINED),
     *(Decision(Verdict.INVALID, _LOSS_REASONS.get(code, Reason.LOST)) for code in range(_LOSS_MASK + 1)),
+    UNKNOWN_CERTIFICATE,
 )
 """The decisions that ext/quick can tell from one slot, in its order."""
 

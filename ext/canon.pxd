@@ -17,6 +17,8 @@ cdef enum:
 cdef int read_iso(const uint8_t *letters) noexcept nogil
 # Writes ISO_CHARS bytes; `day` must lie between FIRST_DAY and LAST_DAY.
 cdef void write_iso(int day, uint8_t *letters) noexcept nogil
+# The same of the day so many months (0 to 12) later: the same day of the month, or its last where it is shorter.
+cdef void write_iso_later(int day, int months, uint8_t *letters) noexcept nogil
 
 
 # A card whose texts were checked; it points into them.

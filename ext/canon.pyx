@@ -188,6 +188,10 @@ def iso_of_day(day):
 
 
 cdef void write_iso(int day, uint8_t *letters) noexcept nogil:
+    write_iso_later(day, 0, letters)
+
+
+cdef void write_iso_later(int day, int months, uint8_t *letters) noexcept nogil:
     cdef int left = day + TO_DAY_0, era, year, month
     era = left // ERA_DAYS
     left %= ERA_DAYS
@@ -197,6 +201,11 @@ cdef void write_iso(int day, uint8_t *letters) noexcept nogil:
     left -= (153 * month + 2) // 5
     year += 400 * era + (month >= 10)
     month += 3 if month < 10 else -9
+    month += months
+    if month > 12:
+        year, month = year + 1, month - 12
+    if months:
+        left = min(left, _month_days(year, month) - 1)
     _two_digits(letters, year // 100)
     _two_digits(letters + 2, year % 100)
     letters[4] = c"-"

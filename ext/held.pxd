@@ -1,8 +1,8 @@
 # Owns the reading of one person's record: a Person with one qualification, as arrays of values.
 from libc.stdint cimport int64_t, uint8_t
 
-from ext.packed cimport ARRAY, Value, next_value, skip_value, take_array
-from ext.scan cimport Text
+from ext.packed cimport ARRAY, FALSE, NUMBER, STRING, Value, next_value, skip_value, take_array
+from ext.scan cimport Span, Text, same_text
 
 
 # Members of a Person and of a Qualification, in their order (engine/records).
@@ -51,10 +51,18 @@ cdef enum:
     E_RATIO
     ELDERLY_COUNT
 
+cdef enum:
+    C_ISSUER
+    C_SERIAL
+    C_EXPIRES_ON
+    C_REVOKED
+    C_COUNT
+
 cdef struct Record:
     Value[PERSON_COUNT] person
     Value[Q_COUNT] held
     Value[ELDERLY_COUNT] elderly
+    Text certificates           # an array, packed
 
 
 cdef inline bint read_record(Record *record, const uint8_t *start, Py_ssize_t size) noexcept nogil:
@@ -69,8 +77,10 @@ cdef inline bint read_record(Record *record, const uint8_t *start, Py_ssize_t si
             if not take_array(&packed, 1) or not _read_qualification(record, &packed):
                 return False
         elif member == P_CERTIFICATES:
+            record.certificates.at = packed.at
             if not skip_value(&packed):
                 return False
+            record.certificates.end = packed.at
         elif not next_value(&packed, &record.person[member]) or record.person[member].kind == ARRAY:
             return False
     return packed.at == packed.end
@@ -89,6 +99,38 @@ cdef inline bint _read_qualification(Record *record, Text *packed) noexcept nogi
         elif record.held[member].kind == ARRAY and not _skip_members(packed, record.held[member].number):
             return False
     return True
+
+
+cdef inline bint find_certificate(
+    const Record *record, const Span *issuer, const Span *serial, int64_t *expires_on
+) noexcept nogil:
+    """The last day of the certificate with these identifiers, if there is exactly one, and it was not revoked."""
+    cdef Text packed = record.certificates
+    cdef Value head
+    cdef Value[C_COUNT] members
+    cdef int64_t left
+    cdef int found = 0, member
+    if not next_value(&packed, &head) or head.kind != ARRAY:
+        return False
+    left = head.number
+    while left:
+        left -= 1
+        if not next_value(&packed, &head) or head.kind != ARRAY or head.number != C_COUNT:
+            return False
+        for member in range(C_COUNT):
+            if not next_value(&packed, &members[member]):
+                return False
+        if not _is_text(&members[<int>C_ISSUER], issuer) or not _is_text(&members[<int>C_SERIAL], serial):
+            continue
+        if members[<int>C_EXPIRES_ON].kind != NUMBER or members[<int>C_REVOKED].kind != FALSE:
+            return False
+        found += 1
+        expires_on[0] = members[<int>C_EXPIRES_ON].number
+    return found == 1
+
+
+cdef inline bint _is_text(const Value *value, const Span *wanted) noexcept nogil:
+    return value.kind == STRING and same_text(&value.text, wanted)
 
 
 cdef inline bint _read_elderly(Record *record, Text *packed) noexcept nogil:

@@ -11,9 +11,8 @@ from ext.growing cimport Growing, discard, reserve
 from ext.ordinary cimport MOST_ANSWER_BYTES, Inquiry
 from ext.pages cimport FOUND, TRIES, Entry, Path
 from ext.probe cimport ROOM, Match, Table, find_all
-from ext.quick cimport SAY_NOTHING, SAY_UNKNOWN_CARD, SAY_VALID, Quick
-from ext.scan cimport Span
-from ext.stored cimport RECORD_KEY_BYTES, crc32_prepare, read_stored, write_record_key
+from ext.quick cimport SAY_NOTHING, SAY_VALID, Quick
+from ext.stored cimport RECORD_KEY_BYTES, write_record_key
 
 cdef enum:
     MOST = 64
@@ -27,7 +26,6 @@ ITEMS_MAX = MOST
 CAREFUL_MAX = MOST_CAREFUL
 LINE_BYTES_MAX = MOST_LINE_BYTES
 BLOCK_BYTES_MAX = MOST_BLOCK_BYTES
-crc32_prepare()
 
 # Where an item stands: to be asked the careful way, to be answered from memory, or out of its record.
 cdef enum Stage:
@@ -255,6 +253,8 @@ cdef int _read(Many many, int count, int as_of, bint lines) except -1:
             continue
         else:
             item.asked.as_of = as_of
+            if not many.quick.date(&item.asked):
+                continue
         item.stage = FROM_MEMORY if item.asked.verdict_only else FROM_RECORD
     return 0
 
@@ -296,7 +296,7 @@ cdef void _find(Quick quick, Table table, Item *item) noexcept:
     cdef int count = find_all(&table.view, item.words[0], item.words[1], found)
     item.saying = SAY_NOTHING
     if count == 0:
-        item.saying = SAY_UNKNOWN_CARD
+        item.saying = quick.nobody(&item.asked)
     elif count == 1:
         item.match = found[0]
         item.saying = quick.said(&item.asked, &found[0]) if item.asked.verdict_only else SAY_VALID
@@ -348,11 +348,10 @@ cdef int _write_all(Many many, int count, uint8_t separator) except -1:
         item.answer_at = used
         if item.stage == FROM_MEMORY:
             version = many.whole if item.asked.verdict_only else many.visible
-            many.quick.fill(&item.asked, version, item.saying, &pieces)
+            many.quick.fill(many.quick.insurer_asked(&item.asked), version, item.saying, &pieces)
             item.answer_bytes = ordinary.write_bare(&item.asked, version, &pieces, many.answers + used)
         else:
-            many.quick.fill(&item.asked, many.visible, SAY_VALID, &pieces)
-            item.answer_bytes = _write_from_record(many, item, &pieces, many.answers + used)
+            item.answer_bytes = _write_from_record(many, item, many.answers + used)
         if item.answer_bytes:
             used += item.answer_bytes
             many.answers[used] = separator
@@ -360,16 +359,13 @@ cdef int _write_all(Many many, int count, uint8_t separator) except -1:
     return 0
 
 
-cdef Py_ssize_t _write_from_record(
-    Many many, const Item *item, const ordinary.Pieces *pieces, uint8_t *target
-) noexcept nogil:
+cdef Py_ssize_t _write_from_record(Many many, const Item *item, uint8_t *target) except -1:
     cdef const Entry *entry = &item.entry
-    cdef Span person
     if not item.reached or entry.key_bytes != RECORD_KEY_BYTES or memcmp(entry.key, item.wanted, 4) != 0:
         return 0
-    if not read_stored(entry.key, entry.value, entry.value_bytes, &person):
-        return 0
-    return ordinary.write_answer(&item.asked, person.at, person.length, many.visible, pieces, target)
+    return many.quick.write_from_record(
+        &item.asked, entry.key, entry.value, entry.value_bytes, many.visible, target
+    )
 
 
 cdef void _settle(Many many, int count) noexcept:

@@ -1,6 +1,7 @@
 # The ordinary check for other compiled modules; ext/ordinary.pyi says what Python may call.
 from libc.stdint cimport uint8_t, uint64_t
 
+from ext.held cimport Record
 from ext.scan cimport Span
 
 cdef enum:
@@ -8,8 +9,11 @@ cdef enum:
     FIRST_AS_OF = 1
     LAST_AS_OF = 65533
     IDENTIFIER_BYTES = 20
-    # More than the longest message: a head, an insurer, a date, two identifiers and what separates them.
-    MESSAGE_BYTES = 80
+    ISSUER_BYTES = 200
+    SERIAL_BYTES = 40
+    # More than the longest message: a head, an insurer, a date, two identifiers and what separates them; or a head, an
+    # issuer, a separator and a serial number.
+    MESSAGE_BYTES = 250
     NO_DAY = -1
     NO_BRANCH = -1
 
@@ -17,6 +21,8 @@ cdef enum:
 # An ordinary inquiry; its spans point into the text that it was read from.
 cdef struct Inquiry:
     int as_of                   # NO_DAY if the text names none
+    int today                   # where it matters: for a certificate
+    bint by_certificate
     Span institution
     Span insurer
     Span symbol
@@ -31,6 +37,10 @@ cdef struct Inquiry:
     uint8_t[IDENTIFIER_BYTES] number_key
     Py_ssize_t symbol_key_bytes
     Py_ssize_t number_key_bytes
+    uint8_t[ISSUER_BYTES] issuer_key
+    uint8_t[SERIAL_BYTES] serial_key
+    Py_ssize_t issuer_key_bytes
+    Py_ssize_t serial_key_bytes
 
 
 # What this process knows beside the record, as JSON: `head` is the beginning of the answer up to the date.
@@ -47,10 +57,15 @@ cdef bint read_inquiry(Inquiry *asked, const uint8_t *start, Py_ssize_t size) no
 cdef bint read_item(Inquiry *asked, const uint8_t *start, Py_ssize_t size) noexcept nogil
 # Writes what is hashed of the card, at most MESSAGE_BYTES, and returns how many bytes that are.
 cdef Py_ssize_t write_message(const Inquiry *asked, uint8_t *message) noexcept nogil
-# Writes the answer out of a Person in MessagePack, at most MOST_ANSWER_BYTES; 0 if that is for others to answer.
+# Whether a Person in MessagePack is who was asked for, and the answer an ordinary one; `record` is what was read.
+cdef bint fits(
+    const Inquiry *asked, const uint8_t *start, Py_ssize_t size, Record *record
+) noexcept nogil
+# The insurer of the record's qualification: eight bytes, or more or less if it is no ordinary one.
+cdef Span insurer_of(const Record *record) noexcept nogil
+# Writes the answer out of a record that fits, at most MOST_ANSWER_BYTES; 0 if that is for others to answer.
 cdef Py_ssize_t write_answer(
-    const Inquiry *asked, const uint8_t *record, Py_ssize_t record_bytes, uint64_t version, const Pieces *pieces,
-    uint8_t *target
+    const Inquiry *asked, const Record *record, uint64_t version, const Pieces *pieces, uint8_t *target
 ) noexcept nogil
 # The same without data: what `pieces` say, and nothing else.
 cdef Py_ssize_t write_bare(

@@ -1,4 +1,4 @@
-"""Owns the ordinary check: an inquiry by card in plain JSON, and the answer if one confirmed qualification covers it.
+"""Owns the ordinary check: an inquiry in plain JSON, and the answer if one confirmed qualification covers it.
 
 Nine checks in ten are like this, and take a hundredth of the time here. Whatever is not (other letters than ASCII, a
 wrong check digit, a lost qualification, anything that needs a note or a refusal) is told by None: the careful way,
@@ -29,7 +29,7 @@ class Ask:
 
     @property
     def message(self) -> bytes:
-        """What is hashed of the card, as engine.keys.card_message makes it."""
+        """What is hashed of card or certificate, as engine.keys makes it."""
 
     @property
     def as_of(self) -> int:
@@ -40,8 +40,12 @@ class Ask:
         """Ten digits whose check digit fits; empty for an item of a batch."""
 
     @property
-    def insurer_number(self) -> str:
-        """Eight digits whose check digit fits."""
+    def by_certificate(self) -> bool:
+        """Whether a certificate is asked about, not a card."""
+
+    @property
+    def insurer_number(self) -> str | None:
+        """The card's: eight digits whose check digit fits."""
 
     @property
     def verdict_only(self) -> bool:
@@ -68,6 +72,10 @@ class Ask:
             insurer_name, fresh_at, advice: as JSON, `null` where there is none.
         Raises: TypeError, ValueError for arguments that cannot be; never for what a record holds.
         """
+
+    def insurer_of(self, record: bytes | memoryview, start: int, stop: int) -> str | None:
+        """The insurer of the record's one qualification (eight bytes), if `answer` would take it for the card's or the
+        certificate's, and in force. Raises as `answer`."""
 
     def bare(self, head: bytes, data_version: int, fresh_at: bytes, advice: bytes) -> bytes | None:
         """The answer without data that `head` begins, up to the date. Raises as `answer`."""

@@ -3,6 +3,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
 
 from ext cimport canon
 from ext.held cimport (
@@ -10,7 +11,7 @@ from ext.held cimport (
     P_NAME_OTHER, P_NAME_OTHER_KANA, P_POSTCODE, P_SEX, Q_BRANCH, Q_CARD_CLASS, Q_CARD_ISSUED_ON, Q_CARD_VALID_FROM,
     Q_CARD_VALID_TO, Q_COPAY_RATIO, Q_COUNT, Q_DISEASES, Q_ELDERLY, Q_GAINED_ON, Q_INSURED_NAME, Q_INSURER_NUMBER,
     Q_LIMIT, Q_LOSS_REASON, Q_LOST_ON, Q_NUMBER, Q_NUMBER_KEY, Q_PRESCHOOL, Q_RELATION, Q_STATE, Q_SYMBOL,
-    Q_SYMBOL_KEY, Record, read_record,
+    Q_SYMBOL_KEY, Record, find_certificate, read_record,
 )
 from ext.packed cimport ARRAY, NIL, NUMBER, STRING, Value
 from ext.scan cimport (
@@ -18,8 +19,8 @@ from ext.scan cimport (
     take_string, take_word,
 )
 from ext.written cimport (
-    Writer, put_choice, put_date, put_day, put_day_or_null, put_flag, put_literal, put_null_of, put_number,
-    put_quoted, put_span, put_text, put_text_or_null,
+    Writer, put, put_choice, put_date, put_date_later, put_day, put_day_or_null, put_flag, put_literal, put_null_of,
+    put_number, put_quoted, put_span, put_text, put_text_or_null,
 )
 
 cdef enum:
@@ -30,6 +31,11 @@ cdef enum:
     # A My Number has as many; what may hold one goes the careful way.
     SUSPECT_DIGITS = 12
     ELDERLY_DIGITS = 8
+    # A certificate is usable so long after its last day; before it, for no less than so many days, nothing is noted.
+    GRACE_MONTHS = 3
+    UNNOTED_DAYS = 93
+    # So late that the months fit in the calendar.
+    LAST_EXPIRY = 2900000
 
 ANSWER_BYTES_MAX = MOST_ANSWER_BYTES
 AS_OF_MIN = FIRST_AS_OF
@@ -53,7 +59,8 @@ cdef enum:
     M_CONSENT = 16
     M_DETAIL = 32
     M_MARK = 64
-    M_ALL = 127
+    M_CERTIFICATE = 128
+    M_ALL = 255
     C_INSURER = 1
     C_SYMBOL = 2
     C_NUMBER = 4
@@ -78,8 +85,12 @@ cdef class Ask:
         return _ascii(&self.asked.institution)
 
     @property
+    def by_certificate(self):
+        return bool(self.asked.by_certificate)
+
+    @property
     def insurer_number(self):
-        return _ascii(&self.asked.insurer)
+        return None if self.asked.by_certificate else _ascii(&self.asked.insurer)
 
     @property
     def verdict_only(self):
@@ -96,7 +107,8 @@ cdef class Ask:
 
     def answer(self, record, start, stop, data_version, insurer_name, fresh_at, advice):
         cdef Py_buffer buffer
-        cdef Py_ssize_t first, last, size
+        cdef Py_ssize_t first, last, size = 0
+        cdef Record found
         cdef uint64_t version = _version(data_version)
         cdef uint8_t[MOST_ANSWER_BYTES] answer
         cdef Pieces pieces
@@ -108,12 +120,28 @@ cdef class Ask:
             first, last = _place(start, "start", buffer.len), _place(stop, "stop", buffer.len)
             if first > last:
                 raise ValueError("start is behind stop")
-            size = write_answer(
-                &self.asked, <const uint8_t *>buffer.buf + first, last - first, version, &pieces, answer
-            )
+            if fits(&self.asked, <const uint8_t *>buffer.buf + first, last - first, &found):
+                size = write_answer(&self.asked, &found, version, &pieces, answer)
         finally:
             PyBuffer_Release(&buffer)
         return PyBytes_FromStringAndSize(<const char *>answer, size) if size > 0 else None
+
+    def insurer_of(self, record, start, stop):
+        cdef Py_buffer buffer
+        cdef Py_ssize_t first, last
+        cdef Record found
+        cdef Span insurer
+        PyObject_GetBuffer(record, &buffer, PyBUF_SIMPLE)
+        try:
+            first, last = _place(start, "start", buffer.len), _place(stop, "stop", buffer.len)
+            if first > last:
+                raise ValueError("start is behind stop")
+            if not fits(&self.asked, <const uint8_t *>buffer.buf + first, last - first, &found):
+                return None
+            insurer = insurer_of(&found)
+            return insurer.at[:insurer.length].decode() if insurer.length == INSURER_DIGITS else None
+        finally:
+            PyBuffer_Release(&buffer)
 
     def bare(self, head, data_version, fresh_at, advice):
         cdef uint64_t version = _version(data_version)
@@ -144,6 +172,7 @@ def read(data, start, stop, today, *, item=False):
     text = <const uint8_t *>PyBytes_AS_STRING(data) + first
     if not (read_item(&ask.asked, text, last - first) if item else read_inquiry(&ask.asked, text, last - first)):
         return None
+    ask.asked.today = today
     if ask.asked.as_of == NO_DAY:
         ask.asked.as_of = today
     return ask
@@ -183,16 +212,14 @@ cdef Py_ssize_t _place(value, str name, Py_ssize_t size) except -1:
 
 
 cdef bint read_inquiry(Inquiry *ask, const uint8_t *start, Py_ssize_t size) noexcept nogil:
-    return _read_all(ask, start, size, M_ALL, M_INSTITUTION | M_CARD)
+    return _read_all(ask, start, size, M_ALL) and ask.institution.length != 0
 
 
 cdef bint read_item(Inquiry *ask, const uint8_t *start, Py_ssize_t size) noexcept nogil:
-    return _read_all(ask, start, size, M_CARD | M_CONSENT | M_DETAIL | M_MARK, M_CARD)
+    return _read_all(ask, start, size, M_CARD | M_CERTIFICATE | M_CONSENT | M_DETAIL | M_MARK)
 
 
-cdef bint _read_all(
-    Inquiry *ask, const uint8_t *start, Py_ssize_t size, unsigned int allowed, unsigned int required
-) noexcept nogil:
+cdef bint _read_all(Inquiry *ask, const uint8_t *start, Py_ssize_t size, unsigned int allowed) noexcept nogil:
     cdef Text text
     cdef Span name, value
     cdef unsigned int seen = 0, member
@@ -214,6 +241,9 @@ cdef bint _read_all(
         if member == M_CARD:
             if not _read_card(ask, &text):
                 return False
+        elif member == M_CERTIFICATE:
+            if not _read_certificate(ask, &text):
+                return False
         elif member == M_CONSENT:
             if not take_null(&text) and not _read_consent(ask, &text):
                 return False
@@ -227,12 +257,16 @@ cdef bint _read_all(
             return False
         break
     skip_blanks(&text)
-    return text.at == text.end and seen & required == required
+    ask.by_certificate = seen & M_CERTIFICATE != 0
+    # Exactly one of them.
+    return text.at == text.end and ask.by_certificate != (seen & M_CARD != 0)
 
 
 cdef unsigned int _member(const Span *name) noexcept nogil:
     if is_text(name, b"card", 4):
         return M_CARD
+    if is_text(name, b"certificate", 11):
+        return M_CERTIFICATE
     if is_text(name, b"institution", 11):
         return M_INSTITUTION
     if is_text(name, b"as_of", 5):
@@ -309,6 +343,73 @@ cdef bint _read_consent(Inquiry *ask, Text *text) noexcept nogil:
             ask.diseases_consent = given
         if not take(text, c","):
             return take(text, c"}")
+
+
+cdef bint _read_certificate(Inquiry *ask, Text *text) noexcept nogil:
+    cdef Span name, value
+    cdef unsigned int seen = 0
+    if not take(text, c"{"):
+        return False
+    while True:
+        if not take_name(text, &name) or not take_string(text, &value):
+            return False
+        if is_text(&name, b"issuer", 6) and not seen & 1:
+            seen |= 1
+            if not _fold_issuer(ask, &value):
+                return False
+        elif is_text(&name, b"serial", 6) and not seen & 2:
+            seen |= 2
+            if not _fold_serial(ask, &value):
+                return False
+        else:
+            return False
+        if not take(text, c","):
+            return take(text, c"}") and seen == 3
+
+
+cdef bint _fold_issuer(Inquiry *ask, const Span *value) noexcept nogil:
+    """Small letters, blanks single, and none at the ends and around separators."""
+    cdef Py_ssize_t position, count = 0
+    cdef uint8_t byte
+    cdef bint blank = False, separator = True
+    # With a letter in it, it is no My Number.
+    if value.length > ISSUER_BYTES or not has_letter(value):
+        return False
+    for position in range(value.length):
+        byte = value.at[position]
+        if byte == c" ":
+            blank = True
+            continue
+        if byte == c"," or byte == c"=" or byte == c"+":
+            blank, separator = False, True
+        else:
+            if blank and not separator:
+                ask.issuer_key[count] = c" "
+                count += 1
+            blank = separator = False
+        ask.issuer_key[count] = byte + 32 if c"A" <= byte <= c"Z" else byte
+        count += 1
+    ask.issuer_key_bytes = count
+    return True
+
+
+cdef bint _fold_serial(Inquiry *ask, const Span *value) noexcept nogil:
+    """Hexadecimal digits as capitals, without leading zeros."""
+    cdef Py_ssize_t position, count = 0
+    cdef uint8_t byte
+    if value.length > SERIAL_BYTES or (count_digits(value) >= SUSPECT_DIGITS and not has_letter(value)):
+        return False
+    for position in range(value.length):
+        byte = value.at[position]
+        if c"a" <= byte <= c"f":
+            byte -= 32
+        if not (c"0" <= byte <= c"9" or c"A" <= byte <= c"F"):
+            return False
+        if count or byte != c"0":
+            ask.serial_key[count] = byte
+            count += 1
+    ask.serial_key_bytes = count
+    return count > 0
 
 
 cdef bint _read_card(Inquiry *ask, Text *text) noexcept nogil:
@@ -391,6 +492,14 @@ cdef bint _card_is_ordinary(Inquiry *ask) noexcept nogil:
 
 cdef Py_ssize_t write_message(const Inquiry *ask, uint8_t *message) noexcept nogil:
     cdef canon.Card card
+    cdef Py_ssize_t size
+    if ask.by_certificate:
+        message[0] = 2
+        size = 1 + ask.issuer_key_bytes
+        memcpy(message + 1, ask.issuer_key, ask.issuer_key_bytes)
+        message[size] = 0x1f
+        memcpy(message + size + 1, ask.serial_key, ask.serial_key_bytes)
+        return size + 1 + ask.serial_key_bytes
     card.insurer, card.insurer_bytes = <const char *>ask.insurer.at, ask.insurer.length
     card.symbol, card.symbol_bytes = <const char *>ask.symbol_key, ask.symbol_key_bytes
     card.number, card.number_bytes = <const char *>ask.number_key, ask.number_key_bytes
@@ -399,19 +508,28 @@ cdef Py_ssize_t write_message(const Inquiry *ask, uint8_t *message) noexcept nog
     return canon.card_bytes(&card)
 
 
-cdef Py_ssize_t write_answer(
-    const Inquiry *ask, const uint8_t *start, Py_ssize_t size, uint64_t version, const Pieces *pieces, uint8_t *target
+cdef bint fits(
+    const Inquiry *ask, const uint8_t *start, Py_ssize_t size, Record *record
 ) noexcept nogil:
-    cdef Record record
+    if not read_record(record, start, size) or not _is_in_force(ask, record):
+        return False
+    return _is_certificate(ask, record) if ask.by_certificate else _is_card(ask, record)
+
+
+cdef Span insurer_of(const Record *record) noexcept nogil:
+    return record.held[<int>Q_INSURER_NUMBER].text
+
+
+cdef Py_ssize_t write_answer(
+    const Inquiry *ask, const Record *record, uint64_t version, const Pieces *pieces, uint8_t *target
+) noexcept nogil:
     cdef Writer writer
-    if not read_record(&record, start, size) or not _is_valid(ask, &record):
-        return 0
     writer.at, writer.end, writer.failed = target, target + MOST_ANSWER_BYTES, False
     put_span(&writer, &pieces.head)
     put_date(&writer, ask.as_of)
     put_literal(&writer, b',"qualification":')
-    _write_qualification(&writer, ask, &record, &pieces.insurer_name)
-    return _finished(&writer, ask, version, pieces, target)
+    _write_qualification(&writer, ask, record, &pieces.insurer_name)
+    return _finished(&writer, ask, version, pieces, record if ask.by_certificate else NULL, target)
 
 
 cdef Py_ssize_t write_bare(
@@ -422,11 +540,12 @@ cdef Py_ssize_t write_bare(
     put_span(&writer, &pieces.head)
     put_date(&writer, ask.as_of)
     put_literal(&writer, b',"qualification":null')
-    return _finished(&writer, ask, version, pieces, target)
+    return _finished(&writer, ask, version, pieces, NULL, target)
 
 
 cdef Py_ssize_t _finished(
-    Writer *writer, const Inquiry *ask, uint64_t version, const Pieces *pieces, const uint8_t *target
+    Writer *writer, const Inquiry *ask, uint64_t version, const Pieces *pieces, const Record *holder,
+    const uint8_t *target
 ) noexcept nogil:
     """Write what stands behind the qualification; the length of the whole answer, 0 if it is for others."""
     put_literal(writer, b',"advice":')
@@ -435,7 +554,8 @@ cdef Py_ssize_t _finished(
     put_number(writer, version)
     put_literal(writer, b',"insurer_fresh_at":')
     put_span(writer, &pieces.fresh_at)
-    put_literal(writer, b',"notes":[],"warnings":[],"certificate":null')
+    put_literal(writer, b',"notes":[],"warnings":[],"certificate":')
+    _write_certificate(writer, ask, holder)
     if ask.mark.length:
         put_literal(writer, b',"id":')
         put_quoted(writer, &ask.mark)
@@ -443,8 +563,39 @@ cdef Py_ssize_t _finished(
     return 0 if writer.failed else writer.at - target
 
 
-cdef bint _is_valid(const Inquiry *ask, const Record *record) noexcept nogil:
-    """Whether the record is the card's and the qualification in force, as engine/rules decides, and needs no note."""
+cdef void _write_certificate(Writer *writer, const Inquiry *ask, const Record *holder) noexcept nogil:
+    """The certificate that was asked with, if it is the holder's."""
+    cdef int64_t expires_on = 0
+    if holder == NULL:
+        put(writer, b"null", 4)
+        return
+    if not _find_certificate(ask, holder, &expires_on):
+        writer.failed = True
+        return
+    put_literal(writer, b'{"expires_on":')
+    put_date(writer, <int>expires_on)
+    put_literal(writer, b',"usable_until":')
+    put_date_later(writer, <int>expires_on, GRACE_MONTHS)
+    put_literal(writer, b"}")
+
+
+cdef bint _is_in_force(const Inquiry *ask, const Record *record) noexcept nogil:
+    """Whether the qualification is in force, as engine/rules decides, and needs no note."""
+    cdef const Value *held = &record.held[0]
+    if held[<int>Q_INSURER_NUMBER].kind != STRING:
+        return False
+    if held[<int>Q_STATE].kind != NUMBER or held[<int>Q_STATE].number != 0:
+        return False
+    if held[<int>Q_GAINED_ON].kind != NUMBER or held[<int>Q_GAINED_ON].number > ask.as_of:
+        return False
+    return (
+        _is_later(&held[<int>Q_LOST_ON], <int64_t>ask.as_of + 1) and _is_later(&held[<int>Q_CARD_VALID_TO], ask.as_of)
+        and _is_begun(&held[<int>Q_CARD_VALID_FROM], ask.as_of)
+    )
+
+
+cdef bint _is_card(const Inquiry *ask, const Record *record) noexcept nogil:
+    """Whether the record is the card's."""
     cdef const Value *held = &record.held[0]
     cdef const Value *birth = &record.person[<int>P_BIRTH_DATE]
     cdef Span symbol_key, number_key
@@ -460,16 +611,23 @@ cdef bint _is_valid(const Inquiry *ask, const Record *record) noexcept nogil:
         return False
     if held[<int>Q_BRANCH].kind != STRING:
         return False
-    if ask.branch != NO_BRANCH and not _is_branch(&held[<int>Q_BRANCH].text, ask.branch):
-        return False
-    if held[<int>Q_STATE].kind != NUMBER or held[<int>Q_STATE].number != 0:
-        return False
-    if held[<int>Q_GAINED_ON].kind != NUMBER or held[<int>Q_GAINED_ON].number > ask.as_of:
-        return False
+    return ask.branch == NO_BRANCH or _is_branch(&held[<int>Q_BRANCH].text, ask.branch)
+
+
+cdef bint _is_certificate(const Inquiry *ask, const Record *record) noexcept nogil:
+    """Whether the certificate is this person's, and good for so long that it needs no note."""
+    cdef int64_t expires_on = 0
     return (
-        _is_later(&held[<int>Q_LOST_ON], <int64_t>ask.as_of + 1) and _is_later(&held[<int>Q_CARD_VALID_TO], ask.as_of)
-        and _is_begun(&held[<int>Q_CARD_VALID_FROM], ask.as_of)
+        _find_certificate(ask, record, &expires_on)
+        and ask.today + UNNOTED_DAYS < expires_on <= LAST_EXPIRY
     )
+
+
+cdef bint _find_certificate(const Inquiry *ask, const Record *record, int64_t *expires_on) noexcept nogil:
+    cdef Span issuer, serial
+    issuer.at, issuer.length = <const uint8_t *>ask.issuer_key, ask.issuer_key_bytes
+    serial.at, serial.length = <const uint8_t *>ask.serial_key, ask.serial_key_bytes
+    return find_certificate(record, &issuer, &serial, expires_on)
 
 
 cdef inline bint _is_string(const Value *value, const Span *wanted) noexcept nogil:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import calendar
+import datetime
 import json
+import re
 import struct
 from typing import Any, Final, final
 
@@ -31,6 +34,9 @@ _ELDERLY_MEMBERS: Final = 4
 _RELATIONS: Final = {1: "self", 2: "family"}
 _SEXES: Final = {1: "male", 2: "female", 3: "unset"}
 _NULL: Final = "null"
+_UNNOTED_DAYS: Final = 93
+_LAST_EXPIRY: Final = 2_900_000
+_EPOCH_ORDINAL: Final = datetime.date(1920, 1, 1).toordinal()
 
 
 class _Odd(Exception):
@@ -43,6 +49,9 @@ class Ask:
         "_birth_date",
         "_branch",
         "_consent",
+        "_certificate",
+        "_today",
+        "by_certificate",
         "_mark",
         "_number_key",
         "_symbol_key",
@@ -58,7 +67,10 @@ class Ask:
     verdict_only: bool
     as_of: int
     institution: str
-    insurer_number: str
+    by_certificate: bool
+    insurer_number: str | None
+    _certificate: tuple[str, str]
+    _today: int
     _symbol_key: str
     _number_key: str
     _branch: str
@@ -91,13 +103,44 @@ class Ask:
         answer = text.encode()
         return answer if len(answer) <= ANSWER_BYTES_MAX else None
 
+    def insurer_of(self, record: bytes | memoryview, start: int, stop: int) -> str | None:
+        # What an answer would say of anything else does not matter here.
+        if self.answer(record, start, stop, 0, b"null", b"null", b"null") is None and not self._fits(
+            record, start, stop
+        ):
+            return None
+        with memoryview(record) as view:
+            insurer_number = _unpacked(bytes(view[start:stop]))[4][0][0]
+        return insurer_number if len(insurer_number.encode()) == 8 else None
+
+    def _fits(self, record: bytes | memoryview, start: int, stop: int) -> bool:
+        """Whether it is who was asked for, and an ordinary one, whatever writing it down would meet."""
+        with memoryview(record) as view:
+            packed = bytes(view[start:stop])
+        try:
+            person = _members(_unpacked(packed), PERSON_MEMBERS)
+            for value in person:
+                _require(value is person[4] or value is person[5] or not isinstance(value, list))
+            (q,) = (_members(one, QUALIFICATION_MEMBERS) for one in _members(person[4], 1))
+            if q[18] is not None:
+                for member in _members(q[18], _ELDERLY_MEMBERS):
+                    _require(not isinstance(member, list))
+            self._require_in_force(q)
+            if self.by_certificate:
+                self._require_certificate(person[5])
+            else:
+                self._require_card(q, person[3])
+        except (_Odd, IndexError, UnicodeDecodeError):
+            return False
+        return True
+
     def bare(self, head: bytes, data_version: int, fresh_at: bytes, advice: bytes) -> bytes | None:
         _check_said(data_version, (head, fresh_at, advice))
         answer = head + _day(self.as_of).encode() + b',"qualification":null,'
         answer += self._rest(data_version, fresh_at.decode(), advice.decode()).encode()
         return answer if len(answer) <= ANSWER_BYTES_MAX else None
 
-    def _rest(self, data_version: int, fresh_at: str, advice: str) -> str:
+    def _rest(self, data_version: int, fresh_at: str, advice: str, certificate: str = _NULL) -> str:
         """What stands behind the qualification."""
         rest = {
             "advice": advice,
@@ -105,7 +148,7 @@ class Ask:
             "insurer_fresh_at": fresh_at,
             "notes": "[]",
             "warnings": "[]",
-            "certificate": _NULL,
+            "certificate": certificate,
         }
         if self._mark is not None:
             rest["id"] = _text(self._mark)
@@ -116,7 +159,12 @@ class Ask:
         for value in person:
             _require(value is person[4] or value is certificates or not isinstance(value, list))
         (q,) = (_members(one, QUALIFICATION_MEMBERS) for one in _members(held, 1))
-        self._require_valid(q, birth_date)
+        self._require_in_force(q)
+        certificate = _NULL
+        if self.by_certificate:
+            certificate = self._require_certificate(certificates)
+        else:
+            self._require_card(q, birth_date)
         elderly = None if q[18] is None else _members(q[18], _ELDERLY_MEMBERS)
         _require(not self._consent.get("limit_certificate") or q[19] is None)
         diseases = _NULL
@@ -158,14 +206,11 @@ class Ask:
             "as_of": _day(self.as_of),
             "qualification": _object(qualification),
         }
-        return f"{_object(answer)[:-1]},{self._rest(data_version, fresh_at, advice)}"
+        return f"{_object(answer)[:-1]},{self._rest(data_version, fresh_at, advice, certificate)}"
 
-    def _require_valid(self, q: list[Any], birth_date: Any) -> None:
-        """The card's own qualification, confirmed, in force, and with nothing that asks for a note."""
-        _require(type(birth_date) is int and birth_date == self._birth_date)
-        _require(all(isinstance(q[at], str) for at in (0, 3, 4, 5)))
-        _require((q[0], q[3], q[4]) == (self.insurer_number, self._symbol_key, self._number_key))
-        _require(self._branch in ("", q[5]))
+    def _require_in_force(self, q: list[Any]) -> None:
+        """Confirmed, in force, and with nothing that asks for a note."""
+        _require(isinstance(q[0], str))
         _require(type(q[9]) is int and q[9] == 0)
         _require(type(q[6]) is int and q[6] <= self.as_of)
         lost_on, valid_from, valid_to = q[7], q[14], q[15]
@@ -174,6 +219,25 @@ class Ask:
         _require(lost_on is None or lost_on > self.as_of)
         _require(valid_from is None or valid_from <= self.as_of)
         _require(valid_to is None or valid_to >= self.as_of)
+
+    def _require_card(self, q: list[Any], birth_date: Any) -> None:
+        """The card's own qualification."""
+        _require(type(birth_date) is int and birth_date == self._birth_date)
+        _require(all(isinstance(q[at], str) for at in (0, 3, 4, 5)))
+        _require((q[0], q[3], q[4]) == (self.insurer_number, self._symbol_key, self._number_key))
+        _require(self._branch in ("", q[5]))
+
+    def _require_certificate(self, certificates: Any) -> str:
+        """The one certificate that was asked with, good for so long that it needs no note."""
+        _require(isinstance(certificates, list))
+        found = []
+        for one in certificates:
+            issuer, serial, expires_on, revoked = _members(one, 4)
+            if (issuer, serial) == self._certificate:
+                _require(type(expires_on) is int and revoked is False)
+                found.append(expires_on)
+        _require(len(found) == 1 and self._today + _UNNOTED_DAYS < found[0] <= _LAST_EXPIRY)
+        return _object({"expires_on": _day(found[0]), "usable_until": f'"{_later(found[0], 3)}"'})
 
 
 def _check_said(data_version: int, pieces: tuple[bytes, ...]) -> None:
@@ -204,28 +268,40 @@ def read(data: bytes, start: int, stop: int, today: int, *, item: bool = False) 
 def _ask(given: Any, today: int, item: bool) -> Ask:
     """An item of a batch has no institution, date and purpose of its own."""
     own = set() if item else {"institution"}
-    card = _shape(given, {"card"} | own, {"consent", "detail", "id"} | (own and {"as_of", "purpose"}))["card"]
-    _shape(card, {"insurer_number", "number", "birth_date"}, {"symbol", "branch"})
+    _shape(given, own, {"card", "certificate", "consent", "detail", "id"} | (own and {"as_of", "purpose"}))
+    _require(("card" in given) != ("certificate" in given))
     consent = given.get("consent")
     if consent is not None:
         _shape(consent, set(), {"limit_certificate", "specific_diseases"})
         _require(all(isinstance(value, bool) for value in consent.values()))
-    texts = {name: value for name, value in given.items() if name not in ("card", "consent")} | card
-    nullable = ("as_of", "id", "symbol", "branch")
-    for name, value in texts.items():
-        _require(isinstance(value, str) or (value is None and name in nullable))
+    for name, value in given.items():
+        if name not in ("card", "certificate", "consent"):
+            _require(isinstance(value, str) or (value is None and name in ("as_of", "id")))
     ask: Ask = Ask.__new__(Ask)
     ask.institution = "" if item else _checked_digits(given["institution"], 10)
-    ask.insurer_number = _checked_digits(card["insurer_number"], 8)
-    ask.as_of = today if texts.get("as_of") is None else _date(texts["as_of"])
+    ask._today = today
+    ask.as_of = today if given.get("as_of") is None else _date(given["as_of"])
     _require(AS_OF_MIN <= ask.as_of <= AS_OF_MAX)
     _require(given.get("purpose", "treatment") in PURPOSES and given.get("detail", "full") in ("full", "verdict"))
     ask.verdict_only = given.get("detail") == "verdict"
     ask._consent = consent or {}
-    ask._mark = texts.get("id")
+    ask._mark = given.get("id")
     if ask._mark is not None:
         _require(0 < len(ask._mark) <= _MARK_CHARS_MAX)
         _require(len(ask._mark) < _SUSPECT_DIGITS or any(letter.isalpha() for letter in ask._mark))
+    ask.by_certificate = "certificate" in given
+    if ask.by_certificate:
+        _take_certificate(ask, given["certificate"])
+    else:
+        _take_card(ask, given["card"])
+    return ask
+
+
+def _take_card(ask: Ask, card: Any) -> None:
+    _shape(card, {"insurer_number", "number", "birth_date"}, {"symbol", "branch"})
+    for name, value in card.items():
+        _require(isinstance(value, str) or (value is None and name in ("symbol", "branch")))
+    ask.insurer_number = _checked_digits(card["insurer_number"], 8)
     symbol, number = card.get("symbol") or "", card["number"]
     for text in (symbol, number):
         _require(len(text) <= _IDENTIFIER_CHARS_MAX and sum(map(str.isdigit, text)) < _SUSPECT_DIGITS)
@@ -241,7 +317,27 @@ def _ask(given: Any, today: int, item: bool) -> Ask:
     ask._birth_date = _date(card["birth_date"])
     _require(ask._birth_date >= BIRTH_DATE_MIN)
     ask.message = canon.card_message(ask.insurer_number, ask._birth_date, ask._symbol_key, ask._number_key)
-    return ask
+
+
+def _take_certificate(ask: Ask, certificate: Any) -> None:
+    issuer, serial = (_shape(certificate, {"issuer", "serial"}, set())[name] for name in ("issuer", "serial"))
+    _require(isinstance(issuer, str) and isinstance(serial, str))
+    _require(len(issuer) <= 200 and any(letter.isalpha() for letter in issuer))
+    _require(len(serial) <= 40 and re.fullmatch("[0-9A-Fa-f]+", serial) is not None)
+    _require(sum(map(str.isdigit, serial)) < _SUSPECT_DIGITS or any(letter.isalpha() for letter in serial))
+    name = re.sub(" *([,=+]) *", r"\1", re.sub(" +", " ", issuer.strip(" ")).lower())
+    digits = serial.lstrip("0").upper()
+    _require(bool(digits))
+    ask.insurer_number, ask.branch, ask._branch = None, None, ""
+    ask._certificate = name, digits
+    ask.message = f"\x02{name}\x1f{digits}".encode("ascii")
+
+
+def _later(day: int, months: int) -> str:
+    """The date so many months after a day: the same day of the month, or its last where it is shorter."""
+    start = datetime.date.fromordinal(day + _EPOCH_ORDINAL)
+    year, month = divmod(start.year * 12 + start.month - 1 + months, 12)
+    return f"{year:04}-{month + 1:02}-{min(start.day, calendar.monthrange(year, month + 1)[1]):02}"
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

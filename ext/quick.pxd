@@ -16,7 +16,8 @@ cdef enum:
     SAY_BRANCH_MISMATCH = 2
     SAY_NOT_YET_GAINED = 3
     SAY_LOST = 4
-    SAYINGS = 12
+    SAY_UNKNOWN_CERTIFICATE = 12
+    SAYINGS = 13
 
 cdef enum:
     COLD = -2
@@ -54,5 +55,13 @@ cdef class Quick:
     cdef int said(self, const Inquiry *asked, const Match *match) noexcept nogil
     # Today, for an inquiry that names no date; False if that is no date that can be asked for.
     cdef bint date(self, Inquiry *asked) except -1
-    # What is said of the inquiry's insurer, and for `saying`. Good until it is called again.
-    cdef int fill(self, const Inquiry *asked, uint64_t version, int saying, Pieces *pieces) except -1
+    # What is said of an insurer (`null` without), and for `saying`. Good until it is called again.
+    cdef int fill(self, const Span *insurer, uint64_t version, int saying, Pieces *pieces) except -1
+    # What can be said if there is nobody; the insurer of such an answer, if it names one.
+    cdef int nobody(self, const Inquiry *asked) noexcept nogil
+    cdef Span *insurer_asked(self, Inquiry *asked) noexcept nogil
+    # The answer out of a record that was read as of a data version; 0 if that is for the careful way.
+    cdef Py_ssize_t write_from_record(
+        self, const Inquiry *asked, const uint8_t *key, const uint8_t *value, Py_ssize_t value_bytes, uint64_t version,
+        uint8_t *target
+    ) except -1

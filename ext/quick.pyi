@@ -16,8 +16,9 @@ from ext.pages import Pages
 
 RECORD_BYTES_MAX: Final = 8192
 """Longer records go the careful way."""
-SAYINGS_COUNT: Final = 12
-"""What can be said: VALID, unknown card, branch mismatch, not yet gained, and lost for each of eight reasons."""
+SAYINGS_COUNT: Final = 13
+"""What can be said: VALID, unknown card, branch mismatch, not yet gained, lost for each of eight reasons, unknown
+certificate."""
 
 @final
 class Quick:

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from ext cimport keyhash, ordinary
+from ext.held cimport Record
 from ext.ordinary cimport Inquiry
 from ext.pages cimport FOUND, TRIES, UNSURE, Entry, Pages
 from ext.probe cimport ROOM, Match, Table, fetch, find_all, probe_fence_acquire, probe_load_acquire
@@ -26,6 +27,7 @@ cdef enum:
 RECORD_BYTES_MAX = MOST_RECORD_BYTES
 SAYINGS_COUNT = SAYINGS
 crc32_prepare()
+cdef bytes _NULL = b"null"
 
 
 # A record that was read, apart from its pages.
@@ -96,6 +98,7 @@ cdef class Quick:
     ) except -1:
         cdef Inquiry asked
         cdef ordinary.Pieces pieces
+        cdef Copy record
         cdef Match[ROOM] found
         cdef uint64_t[2] words
         cdef long long version
@@ -112,7 +115,7 @@ cdef class Quick:
             return 0
         saying = SAY_VALID
         if count == 0:
-            saying = SAY_UNKNOWN_CARD
+            saying = self.nobody(&asked)
         elif asked.verdict_only:
             saying = self.said(&asked, &found[0])
         if saying == SAY_NOTHING:
@@ -121,10 +124,35 @@ cdef class Quick:
             write_record_key(found[0].person, version, self.waiting)
             if self.pages.begin() and not self.pages.resident(self.waiting, RECORD_KEY_BYTES):
                 return COLD
-        self.fill(&asked, version, saying, &pieces)
         if count and not asked.verdict_only:
-            return _write_from_record(self.pages, &asked, found[0].person, version, &pieces, target)
+            if not _read_record(self.pages, found[0].person, version, &record):
+                return 0
+            return self.write_from_record(&asked, record.key, record.value, record.value_bytes, version, target)
+        self.fill(self.insurer_asked(&asked), version, saying, &pieces)
         return ordinary.write_bare(&asked, version, &pieces, target)
+
+    cdef Py_ssize_t write_from_record(
+        self, const Inquiry *asked, const uint8_t *key, const uint8_t *value, Py_ssize_t value_bytes, uint64_t version,
+        uint8_t *target
+    ) except -1:
+        cdef Record record
+        cdef ordinary.Pieces pieces
+        cdef Span person, insurer
+        if not read_stored(key, value, value_bytes, &person):
+            return 0
+        if not ordinary.fits(asked, person.at, person.length, &record):
+            return 0
+        insurer = ordinary.insurer_of(&record)
+        if insurer.length != INSURER_BYTES:
+            return 0
+        self.fill(&insurer, version, SAY_VALID, &pieces)
+        return ordinary.write_answer(asked, &record, version, &pieces, target)
+
+    cdef int nobody(self, const Inquiry *asked) noexcept nogil:
+        return SAY_UNKNOWN_CERTIFICATE if asked.by_certificate else SAY_UNKNOWN_CARD
+
+    cdef Span *insurer_asked(self, Inquiry *asked) noexcept nogil:
+        return NULL if asked.by_certificate else &asked.insurer
 
     cdef Table live(self):
         cdef Table table = self.table
@@ -149,7 +177,7 @@ cdef class Quick:
         fetch(&table.view, words[0])
 
     cdef int said(self, const Inquiry *asked, const Match *match) noexcept nogil:
-        if match.aux & NOT_PLAIN:
+        if asked.by_certificate or match.aux & NOT_PLAIN:
             return SAY_NOTHING
         if asked.branch != ordinary.NO_BRANCH and match.aux >> BRANCH_SHIFT != asked.branch:
             return SAY_BRANCH_MISMATCH
@@ -158,13 +186,19 @@ cdef class Quick:
         return SAY_NOT_YET_GAINED if match.gained > asked.as_of else SAY_LOST + (match.aux >> LOSS_SHIFT & LOSS_MASK)
 
     cdef bint date(self, Inquiry *asked) except -1:
+        if asked.by_certificate or asked.as_of == ordinary.NO_DAY:
+            asked.today = self.today()
         if asked.as_of == ordinary.NO_DAY:
-            asked.as_of = self.today()
+            asked.as_of = asked.today
         return ordinary.FIRST_AS_OF <= asked.as_of <= ordinary.LAST_AS_OF
 
-    cdef int fill(self, const Inquiry *asked, uint64_t version, int saying, ordinary.Pieces *pieces) except -1:
-        cdef _Piece piece = _piece_of(self, &asked.insurer, version)
-        pieces.insurer_name, pieces.fresh_at = _span(piece.name), _span(piece.fresh_at)
+    cdef int fill(self, const Span *insurer, uint64_t version, int saying, ordinary.Pieces *pieces) except -1:
+        cdef _Piece piece
+        if insurer == NULL:
+            pieces.insurer_name, pieces.fresh_at = _span(_NULL), _span(_NULL)
+        else:
+            piece = _piece_of(self, insurer, version)
+            pieces.insurer_name, pieces.fresh_at = _span(piece.name), _span(piece.fresh_at)
         pieces.head, pieces.advice = self.heads[saying], self.advices[saying]
         return 0
 
@@ -181,19 +215,6 @@ cdef Span _span(bytes text):
     cdef Span span
     span.at, span.length = <const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)
     return span
-
-
-cdef Py_ssize_t _write_from_record(
-    Pages pages, const Inquiry *asked, uint32_t number, uint64_t version, const ordinary.Pieces *pieces,
-    uint8_t *target
-) noexcept nogil:
-    cdef Copy record
-    cdef Span person
-    if not _read_record(pages, number, version, &record):
-        return 0
-    if not read_stored(record.key, record.value, record.value_bytes, &person):
-        return 0
-    return ordinary.write_answer(asked, person.at, person.length, version, pieces, target)
 
 
 cdef bint _read_record(Pages pages, uint32_t number, uint64_t version, Copy *record) noexcept nogil:

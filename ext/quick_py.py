@@ -11,8 +11,9 @@ from ext import ordinary_py
 from ext.pages_py import Pages
 
 RECORD_BYTES_MAX: Final = 8192
-SAYINGS_COUNT: Final = 12
+SAYINGS_COUNT: Final = 13
 _VALID, _UNKNOWN_CARD, _BRANCH_MISMATCH, _NOT_YET_GAINED, _LOST = range(5)
+_UNKNOWN_CERTIFICATE: Final = 12
 _KEY: Final = struct.Struct(">IQ")
 _HEAD_BYTES: Final = 12
 _ENTRY_BYTES: Final = 24
@@ -65,7 +66,7 @@ class Quick:
     def answer(self, data: bytes, start: int, stop: int) -> bytes | None:
         # The day is asked for only if the inquiry names none, and so follows the one it is read for.
         ask, last = (ordinary_py.read(data, start, stop, day) for day in (ordinary_py.AS_OF_MIN, ordinary_py.AS_OF_MAX))
-        if ask is not None and last is not None and last.as_of != ask.as_of:
+        if ask is not None and last is not None and (ask.by_certificate or last.as_of != ask.as_of):
             ask = ordinary_py.read(data, start, stop, self._today())
         return None if ask is None else self._answered(ask)
 
@@ -78,17 +79,20 @@ class Quick:
             return None
         saying: int | None = _VALID
         if not matches:
-            saying = _UNKNOWN_CARD
+            saying = _UNKNOWN_CERTIFICATE if ask.by_certificate else _UNKNOWN_CARD
         elif ask.verdict_only:
             saying = _said(ask, matches[0])
         if saying is None:
             return None
-        name, fresh_at = self._insurer(ask.insurer_number, version)
         head, advice = self._words[saying]
         if ask.verdict_only or not matches:
+            fresh_at = b"null" if ask.insurer_number is None else self._insurer(ask.insurer_number, version)[1]
             return ask.bare(head, version, fresh_at, advice)
         record = self._record(matches[0][0], version)
-        return None if record is None else ask.answer(record, 0, len(record), version, name, fresh_at, advice)
+        insurer_number = None if record is None else ask.insurer_of(record, 0, len(record))
+        if record is None or insurer_number is None:
+            return None
+        return ask.answer(record, 0, len(record), version, *self._insurer(insurer_number, version), advice)
 
     @staticmethod
     def _version(table: Any, ask: ordinary_py.Ask) -> int:
@@ -115,7 +119,7 @@ class Quick:
 def _said(ask: ordinary_py.Ask, match: tuple[int, int, int, int]) -> int | None:
     """What can be said of a card whose one match this is, from memory alone."""
     _, gained, lost, aux = match
-    if aux & _NOT_PLAIN:
+    if ask.by_certificate or aux & _NOT_PLAIN:
         return None
     if ask.branch is not None and aux >> _BRANCH_SHIFT != ask.branch:
         return _BRANCH_MISMATCH

@@ -80,6 +80,12 @@ cdef inline void put_date(Writer *writer, int day) noexcept nogil:
     writer.at += canon.ISO_CHARS + 2
 
 
+cdef inline void put_date_later(Writer *writer, int day, int months) noexcept nogil:
+    put_date(writer, day)
+    if not writer.failed:
+        canon.write_iso_later(day, months, writer.at - canon.ISO_CHARS - 1)
+
+
 cdef inline void put_day(Writer *writer, const Value *value) noexcept nogil:
     if value.kind == NUMBER and canon.FIRST_DAY <= value.number <= canon.LAST_DAY:
         put_date(writer, <int>value.number)

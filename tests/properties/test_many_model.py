@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from api.wire.quick import quick_way
-from engine.records import Insurer, Person, Qualification, Sex, State
+from engine.records import Certificate, Insurer, Person, Qualification, Sex, State
 from ext import many_py
 from tests.properties.test_quick_model import twin_of
 from tests.support.api import INSTITUTION, INSURER
@@ -39,7 +39,10 @@ def person(number: int) -> Person:
     elif kind == 3:
         held = structs.replace(held, gained_on=AS_OF + 1)
     address = "東京都" * (1500 if kind == 4 else 300 if kind == 5 else 3)
-    return Person("見本　太郎", "ミホン タロウ", Sex.MALE, BIRTH, (held,), postcode="100-0001", address=address)
+    certificates = (Certificate("cn=x", f"{number:X}", AS_OF + 10 * number),)
+    return Person(
+        "見本　太郎", "ミホン タロウ", Sex.MALE, BIRTH, (held,), certificates, postcode="100-0001", address=address
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,10 @@ def line(chance: random.Random, *, item: bool = False) -> bytes:
     """An inquiry, ordinary or not; now and then no inquiry at all."""
     number = chance.randrange(1, COUNT + 30)
     card = {"insurer_number": INSURER, "symbol": "1234", "number": str(number), "birth_date": "2000-01-02"}
-    asked: dict[str, Any] = {"card": card} if item else {"institution": INSTITUTION, "card": card}
+    which: dict[str, Any] = {"card": card}
+    if chance.random() < 0.3:
+        which = {"certificate": {"issuer": "CN=x", "serial": f"{number:X}"}}
+    asked = which if item else {"institution": INSTITUTION} | which
     if chance.random() < 0.3:
         asked["detail"] = chance.choice(("verdict", "full"))
     if chance.random() < 0.3:

@@ -18,6 +18,7 @@ from api.wire.writing import Writer
 from engine import days, rules
 from engine.errors import InputError
 from engine.records import (
+    Certificate,
     ElderlyCertificate,
     Insurer,
     LimitCertificate,
@@ -28,8 +29,9 @@ from engine.records import (
     SpecificDisease,
     State,
 )
+from engine.store import encode_person
 from engine.verification import Verifier
-from ext import pages_py, quick_py
+from ext import ordinary, ordinary_py, pages_py, quick_py
 from tests.support.api import ELDERLY_INSURER, INSTITUTION, INSURER, MY_NUMBER, OTHER_INSURER
 from tests.support.verdicts import AS_OF, BIRTH
 from tests.support.world import KEYS, World, clock_of
@@ -81,6 +83,21 @@ def qualifications(draw: st.DrawFn) -> Qualification:
     )
 
 
+ISSUERS = ["CN=JPKI, C=JP", "cn=jpki,c=jp", " O = J-LIS + OU=x  y ", "ou=x y,c=jp", "認証局", "1234"]
+SERIALS = ["0F3A", "f3a", "F3A", "0", "00", "1" * 40, "1" * 41, "a1", MY_NUMBER, MY_NUMBER + "A", "0x1f", "12 34", "é"]
+
+
+@st.composite
+def certificates(draw: st.DrawFn) -> Certificate:
+    near = st.sampled_from([-100, -92, -1, 0, 88, 89, 90, 91, 92, 93, 94, 95, 400, 2000])
+    return Certificate(
+        draw(st.sampled_from(["cn=jpki,c=jp", "o=j-lis+ou=x y"])),
+        draw(st.sampled_from(["F3A", "A1"])),
+        AS_OF + draw(near),
+        draw(st.integers(0, 7)) == 0,
+    )
+
+
 @st.composite
 def people(draw: st.DrawFn) -> Person:
     return Person(
@@ -89,7 +106,7 @@ def people(draw: st.DrawFn) -> Person:
         draw(st.sampled_from(list(Sex))),
         draw(st.sampled_from([BIRTH, BIRTH + 1])),
         tuple(draw(st.lists(qualifications(), min_size=1, max_size=2))),
-        (),
+        tuple(draw(st.lists(certificates(), max_size=2))),
         "",
         draw(TEXTS),
         draw(TEXTS),
@@ -114,6 +131,14 @@ def inquiries(draw: st.DrawFn, known: list[Person]) -> bytes:
         "birth_date": days.format_iso(whose.birth_date if draw(st.integers(0, 9)) else draw(DAYS)),
     }
     request: dict[str, Any] = {"institution": INSTITUTION, "card": card}
+    if not draw(st.integers(0, 2)):
+        card = {"issuer": draw(st.sampled_from(ISSUERS)), "serial": draw(st.sampled_from(SERIALS))}
+        if whose.certificates and draw(st.integers(0, 3)):
+            issuer, serial = whose.certificates[0].issuer, whose.certificates[0].serial
+            card = {"issuer": issuer if draw(st.booleans()) else issuer.upper().replace(",", " , "), "serial": serial}
+        request = {"institution": INSTITUTION, "certificate": card}
+    if not draw(st.integers(0, 3)):
+        request["detail"] = draw(st.sampled_from(["full", "verdict", "verdict", "x"]))
     if draw(st.booleans()):
         request["as_of"] = days.format_iso(draw(DAYS))
     if draw(st.booleans()):
@@ -164,7 +189,7 @@ def twin_of(world: World) -> Verifier:
     class Twin(Verifier):
         __slots__ = ()
 
-        def quick(self, insurer: Any, words: Any) -> Any:
+        def quick(self, insurer: Any, words: Any, *, looks_first: bool = False) -> Any:
             pages = pages_py.Pages(*world.store.files, b"versions")
             said = [words(decision.verdict, decision.reason) for decision in rules.SAYINGS]
             return quick_py.Quick(self._index.live, pages, self._index_key, self._clock.today, insurer, said)
@@ -195,6 +220,54 @@ def ordinary_people() -> list[Person]:
         structs.replace(person, qualifications=(elderly,), name="後期　高齢"),
         structs.replace(person, qualifications=(structs.replace(held, number="8", number_key="8", lost_on=AS_OF + 1),)),
     ]
+
+
+def test_checks_by_certificate_take_the_quick_way(tmp_path: Path) -> None:
+    person, *_ = ordinary_people()
+    held = Certificate("cn=jpki,c=jp", "F3A", AS_OF + 400)
+    with World(tmp_path, AS_OF) as world:
+        world.replace({1: structs.replace(person, certificates=(held,))})
+        for given_, verdict in (
+            ({"issuer": "CN=JPKI, C=JP", "serial": "0f3A"}, "VALID"),
+            ({"issuer": "CN=JPKI, C=JP", "serial": "1"}, "NOT_FOUND"),
+        ):
+            for more in ({}, {"id": "a1"}, {"as_of": "2026-11-22"}):
+                asked = {"institution": INSTITUTION, "certificate": given_} | more
+                quick, careful = both(world, json.dumps(asked).encode())
+                assert quick is not None and quick == careful
+                assert json.loads(quick)["verdict"] == verdict
+
+
+@pytest.mark.parametrize("days_left", range(88, 96))
+def test_a_certificate_that_ends_soon_is_noted(tmp_path: Path, days_left: int) -> None:
+    person, *_ = ordinary_people()
+    with World(tmp_path, AS_OF) as world:
+        world.replace({1: structs.replace(person, certificates=(Certificate("cn=x", "A1", AS_OF + days_left),))})
+        quick, careful = both(
+            world, json.dumps({"institution": INSTITUTION, "certificate": {"issuer": "CN=x", "serial": "A1"}}).encode()
+        )
+        assert careful is not None and quick in (None, careful)
+        assert quick is None or not json.loads(careful)["notes"]
+
+
+def test_until_when_a_certificate_is_usable() -> None:
+    """Every day of four years: months of all lengths, and a leap day."""
+    for expires_on in range(AS_OF + 100, AS_OF + 100 + 1461):
+        assert_usable(expires_on)
+
+
+def assert_usable(expires_on: int) -> None:
+    held = Certificate("cn=x", "A1", expires_on)
+    person = structs.replace(ordinary_people()[0], certificates=(held,))
+    body = json.dumps({"institution": INSTITUTION, "certificate": {"issuer": "CN=x", "serial": "A1"}}).encode()
+    record = encode_person(person)
+    answers = [
+        form.read(body, 0, len(body), AS_OF).answer(record, 0, len(record), 7, b"null", b"null", b"null")
+        for form in (ordinary, ordinary_py)
+    ]
+    assert answers[0] == answers[1]
+    until = json.loads(answers[0])["certificate"]["usable_until"]
+    assert until == days.format_iso(days.add_months(expires_on, 3))
 
 
 @pytest.mark.parametrize("at", range(3))
