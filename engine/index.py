@@ -171,8 +171,7 @@ class IndexReader:
                 return False
             before = self._table
             self._attach()
-            # Whoever searches this table directly (`live`) looks for another one then; unless somebody is in it now.
-            with suppress(BufferError):
+            with suppress(BufferError):  # unless somebody is in it, who searches it directly looks for another
                 before.release()
             return True
 

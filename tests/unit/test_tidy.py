@@ -20,7 +20,7 @@ SUFFIXES = {".py", ".pyi", ".pyx", ".pxd", ".h"}
 
 FILE_LINES_MAX = 600
 LONG_FILES = {
-    "engine/index.py": 900,
+    "engine/index.py": 902,
     "engine/ingest/registry.py": 720,
     "engine/store.py": 845,
     "ext/probe.pyx": 1100,
