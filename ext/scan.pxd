@@ -3,9 +3,12 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
 
-cdef struct Span:
-    const uint8_t *at
-    Py_ssize_t length
+cdef extern from "inlined.h" nogil:
+    ctypedef struct Span "shikaku_span":
+        const uint8_t *at
+        Py_ssize_t length
+
+    bint is_text "inlined_is_text"(const Span *value, const char *wanted, Py_ssize_t length) noexcept
 
 # What is left of a text.
 cdef struct Text:
@@ -56,10 +59,6 @@ cdef inline bint take_string(Text *text, Span *value) noexcept nogil:
         return False
     text.at += 1
     return True
-
-
-cdef inline bint is_text(const Span *value, const char *wanted, Py_ssize_t length) noexcept nogil:
-    return value.length == length and memcmp(value.at, wanted, length) == 0
 
 
 cdef inline bint same_text(const Span *value, const Span *other) noexcept nogil:

@@ -1,29 +1,20 @@
 # Owns the writing of plain JSON into a buffer: texts that need no escapes, days, flags and numbers.
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy, strlen
 
 from ext cimport canon
 from ext.packed cimport NIL, NUMBER, STRING, FALSE, TRUE, Value
 from ext.scan cimport Span
 
 
-# Where to write next; `failed` once something did not fit, or is not for us to write.
-cdef struct Writer:
-    uint8_t *at
-    uint8_t *end
-    bint failed
+cdef extern from "inlined.h" nogil:
+    # Where to write next; `failed` once something did not fit, or is not for us to write.
+    ctypedef struct Writer "shikaku_writer":
+        uint8_t *at
+        uint8_t *end
+        bint failed
 
-
-cdef inline void put(Writer *writer, const void *source, Py_ssize_t size) noexcept nogil:
-    if writer.end - writer.at < size:
-        writer.failed = True
-        return
-    memcpy(writer.at, source, size)
-    writer.at += size
-
-
-cdef inline void put_literal(Writer *writer, const char *text) noexcept nogil:
-    put(writer, text, strlen(text))
+    void put "inlined_put"(Writer *writer, const void *source, Py_ssize_t size) noexcept
+    void put_literal "inlined_put_literal"(Writer *writer, const char *text) noexcept
 
 
 cdef inline void put_span(Writer *writer, const Span *text) noexcept nogil:
