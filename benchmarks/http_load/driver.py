@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 SOURCE = Path(__file__).with_name("load.c")
+OPEN_SOURCE = Path(__file__).with_name("open.c")
 
 
 class LoadError(Exception):
@@ -54,17 +55,17 @@ def cores() -> tuple[set[int], set[int]]:
     return {all_cores[0]}, {all_cores[-1]}
 
 
-def build(folder: Path, *, tls: bool = False) -> Path:
+def build(folder: Path, *, tls: bool = False, source: Path = SOURCE) -> Path:
     """Compile the load into a folder, if it is not there. Raises LoadError if that cannot be done."""
-    program = folder / ("load-tls" if tls else "load")
-    if program.exists() and program.stat().st_mtime > SOURCE.stat().st_mtime:
+    program = folder / (f"{source.stem}-tls" if tls else source.stem)
+    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
         return program
     compiler = os.environ.get("CC") or shutil.which("cc")
     if compiler is None:
         raise LoadError("needs a C compiler")
     folder.mkdir(parents=True, exist_ok=True)
     options = ["-DWITH_TLS", "-lssl", "-lcrypto"] if tls else []
-    command = [compiler, "-O2", "-o", str(program), str(SOURCE), *options]
+    command = [compiler, "-O2", "-o", str(program), str(source), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if done.returncode:
         raise LoadError("needs OpenSSL's headers (Debian: libssl-dev)" if tls else done.stderr.strip().splitlines()[0])
@@ -128,6 +129,40 @@ class Driver:
         """Close the connections."""
         self._load.kill()
         self._load.communicate()
+
+
+class Latencies(NamedTuple):
+    """Of requests that were sent at instants fixed in advance, from those instants, in milliseconds."""
+
+    requests: int
+    late: int
+    """How many were sent more than a millisecond late; if they are many, it is the load that was slow."""
+    p50: float
+    p99: float
+    p999: float
+    most: float
+
+
+def open_loop(
+    program: Path, samples: Path, port: int, *, rate: int, seconds: float, connections: int = 64
+) -> Latencies:
+    """Send requests at a rate, whatever becomes of them. Raises LoadError if an answer was wrong.
+
+    Args: program: `build(source=OPEN_SOURCE)`.
+    """
+    command = [str(program), str(port), str(connections), str(rate), str(seconds), str(samples)]
+    core = cores()[1]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=10 * seconds + 60,
+        preexec_fn=lambda: os.sched_setaffinity(0, core),
+    )
+    if done.returncode:
+        raise LoadError(done.stderr.strip())
+    count, late, *latencies = done.stdout.split()
+    return Latencies(int(count), int(late), *(float(one) / 1000 for one in latencies))
 
 
 def cpu_ns(pids: Iterable[int]) -> int:
