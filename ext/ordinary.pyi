@@ -74,8 +74,8 @@ class Ask:
         """
 
     def insurer_of(self, record: bytes | memoryview, start: int, stop: int) -> str | None:
-        """The insurer of the record's one qualification (eight bytes), if `answer` would take it for the card's or the
-        certificate's, and in force. Raises as `answer`."""
+        """The insurer of the record's one qualification (eight characters of ASCII), if `answer` would take it for the
+        card's or the certificate's, and in force. Raises as `answer`."""
 
     def bare(self, head: bytes, data_version: int, fresh_at: bytes, advice: bytes) -> bytes | None:
         """The answer without data that `head` begins, up to the date. Raises as `answer`."""

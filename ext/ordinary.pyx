@@ -503,7 +503,14 @@ cdef bint fits(
 
 
 cdef Span insurer_of(const Record *record) noexcept nogil:
-    return record.held[<int>Q_INSURER_NUMBER].text
+    """The insurer; nothing, which no insurer has for a number, if it is not in ASCII: callers make text of it."""
+    cdef Span insurer = record.held[<int>Q_INSURER_NUMBER].text
+    cdef Py_ssize_t at
+    for at in range(insurer.length):
+        if insurer.at[at] >= 0x80:
+            insurer.length = 0
+            break
+    return insurer
 
 
 cdef Py_ssize_t write_answer(

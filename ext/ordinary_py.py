@@ -111,7 +111,7 @@ class Ask:
             return None
         with memoryview(record) as view:
             insurer_number = _unpacked(bytes(view[start:stop]))[4][0][0]
-        return insurer_number if len(insurer_number.encode()) == 8 else None
+        return insurer_number if len(insurer_number) == 8 and insurer_number.isascii() else None
 
     def _fits(self, record: bytes | memoryview, start: int, stop: int) -> bool:
         """Whether it is who was asked for, and an ordinary one, whatever writing it down would meet."""
