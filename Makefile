@@ -16,10 +16,13 @@ ONLY   ?=
 ROUNDS ?=
 KEYS   ?=
 BASE   ?=
+EXECUTIONS ?= 200000
+TARGETS ?=
+REPRODUCE ?=
 DOCS   ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench national peers gate budgets profile check clean
+.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench national peers gate budgets profile fuzz check clean
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +122,19 @@ $(PROFILE)/.ready: requirements/profile.txt | check-tools
 
 profile: setup $(VENV)/.test $(PROFILE)/.ready  ## flame graph of a worker under load, and where one check's time goes (DOCS=no)
 	@$(PY) -m benchmarks.profile --py-spy $(PROFILE)/bin/py-spy --docs $(DOCS)
+
+# An environment and a build of its own: nothing of either comes into ours.
+FUZZ := var/fuzz/venv
+$(FUZZ)/.ready: requirements/runtime.txt requirements/test.txt requirements/fuzz.txt | check-tools
+	@echo "shikaku: setting up $(FUZZ)"
+	@test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
+	@for name in runtime test fuzz; do \
+		$(FUZZ)/bin/python -m pip -qq --disable-pip-version-check --no-input install --require-hashes -r requirements/$$name.txt || exit 1; \
+	done
+	@touch $@
+
+fuzz: $(FUZZ)/.ready  ## coverage-guided fuzzing of ext under sanitizers (EXECUTIONS of each of TARGETS; REPRODUCE=file)
+	@nice -n 5 $(FUZZ)/bin/python -m tests.fuzz.run --executions $(EXECUTIONS) $(if $(TARGETS),--targets $(TARGETS)) $(if $(REPRODUCE),--reproduce $(REPRODUCE))
 
 check: setup $(VENV)/.test  ## format, lint and types
 	@$(PY) -m ruff format --check --quiet .

@@ -1,7 +1,8 @@
 """Owns what pyproject.toml cannot say: the compiled modules, their directives and the build modes.
 
 `SHIKAKU_BUILD` chooses the mode: `release` (default), `debug` (-O0, symbols), `asan` (address and
-undefined-behaviour sanitizers), `trace` (line tracing for coverage and profilers).
+undefined-behaviour sanitizers), `fuzz` (the same by clang, with the coverage that libFuzzer steers by; loads only
+beside a libFuzzer: `make fuzz`), `trace` (line tracing for coverage and profilers).
 """
 
 import os
@@ -24,10 +25,18 @@ FLAGS = {
         ["-O1", "-g3", SANITIZERS, "-fno-omit-frame-pointer"],
         [SANITIZERS],
     ),
+    # The process ends at what is undefined: else libFuzzer would go on, and the input would be lost. Nothing is linked:
+    # the sanitizers and libFuzzer come together, in the library that is loaded first.
+    "fuzz": (
+        ["-O2", "-g1", f"{SANITIZERS},fuzzer-no-link", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
+        [],
+    ),
     "trace": (["-O1", "-g3", "-DCYTHON_TRACE_NOGIL=1"], []),
 }
 if MODE not in FLAGS:
     sys.exit(f"SHIKAKU_BUILD={MODE!r} is unknown; choose one of: {', '.join(FLAGS)}")
+if MODE == "fuzz":
+    os.environ.setdefault("CC", "clang")
 
 compile_flags, link_flags = FLAGS[MODE]
 extensions = [
