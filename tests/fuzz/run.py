@@ -57,17 +57,18 @@ def need_clang() -> None:
 
 
 def build() -> None:
-    """Build ext as it is now, in a tree of its own; made anew if anything in it changed."""
+    """Build ext as it is now, in a tree of its own; compiled anew if anything that is compiled changed."""
     sources = [ROOT / "setup.py", ROOT / "pyproject.toml", ROOT / "README.md"]
     sources += [path for path in sorted((ROOT / "ext").iterdir()) if path.is_file() and path.suffix != ".so"]
-    digest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in sources)).hexdigest()
-    stamp = TREE / "built"
-    if stamp.exists() and stamp.read_text() == digest:
-        return
-    shutil.rmtree(TREE, ignore_errors=True)
-    (TREE / "ext").mkdir(parents=True)
+    digest, stamp = digest_of(sources), TREE / "built"
+    done_before = stamp.exists() and stamp.read_text() == digest
+    if not done_before:
+        shutil.rmtree(TREE, ignore_errors=True)
+        (TREE / "ext").mkdir(parents=True)
     for path in sources:
         shutil.copy(path, TREE / path.relative_to(ROOT))
+    if done_before:
+        return
     print("fuzz: building the extension", flush=True)
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
@@ -76,6 +77,15 @@ def build() -> None:
     if done.returncode:
         raise FuzzError(f"the extension cannot be built: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     stamp.write_text(digest)
+
+
+def digest_of(sources: Sequence[Path]) -> str:
+    """Of what is compiled, and how."""
+    whole = hashlib.sha256()
+    for path in sources:
+        if path.suffix in {".pyx", ".pxd", ".h"} or path.name == "setup.py":
+            whole.update(path.name.encode() + path.read_bytes())
+    return whole.hexdigest()
 
 
 def environment() -> dict[str, str]:
