@@ -92,7 +92,7 @@ class Ask:
         advice: bytes,
     ) -> bytes | None:
         _check_said(data_version, (insurer_name, fresh_at, advice))
-        with memoryview(record) as view:
+        with _view(record) as view:
             _places(start, stop, len(view))
             packed = bytes(view[start:stop])
         try:
@@ -109,13 +109,13 @@ class Ask:
             record, start, stop
         ):
             return None
-        with memoryview(record) as view:
+        with _view(record) as view:
             insurer_number = _unpacked(bytes(view[start:stop]))[4][0][0]
         return insurer_number if len(insurer_number) == 8 and insurer_number.isascii() else None
 
     def _fits(self, record: bytes | memoryview, start: int, stop: int) -> bool:
         """Whether it is who was asked for, and an ordinary one, whatever writing it down would meet."""
-        with memoryview(record) as view:
+        with _view(record) as view:
             packed = bytes(view[start:stop])
         try:
             person = _members(_unpacked(packed), PERSON_MEMBERS)
@@ -238,6 +238,12 @@ class Ask:
                 found.append(expires_on)
         _require(len(found) == 1 and self._today + _UNNOTED_DAYS < found[0] <= _LAST_EXPIRY)
         return _object({"expires_on": _day(found[0]), "usable_until": f'"{_later(found[0], 3)}"'})
+
+
+def _view(record: bytes | memoryview) -> memoryview:
+    if not isinstance(record, bytes | bytearray | memoryview):
+        raise TypeError(f"a bytes-like object is required, not {type(record).__name__!r}")
+    return memoryview(record)
 
 
 def _check_said(data_version: int, pieces: tuple[bytes, ...]) -> None:
