@@ -22,7 +22,7 @@ REPRODUCE ?=
 DOCS   ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help check-tools browser setup setup-test build debug asan demo test test-all bench national peers gate budgets profile fuzz check clean
+.PHONY: help check-tools browser setup setup-test build debug asan demo test test-long test-all bench national peers gate budgets profile fuzz check clean
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ demo: setup  ## sample population, personas and a running server (PORT, WORKERS,
 
 test: setup-test  ## run the tests (TESTS=folder or file)
 	@$(PY) -m pytest -q -m "not long" $(TESTS)
+
+test-long: setup-test  ## run the tests that take minutes (TESTS=folder or file)
+	@$(PY) -m pytest -q -m long $(TESTS)
 
 test-all: setup-test  ## run all tests, those that take minutes too
 	@$(PY) -m pytest -q $(TESTS)

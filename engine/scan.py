@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
@@ -12,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from engine import children
 from engine.entries import ENTRY_DTYPE
 from engine.errors import ShikakuError, StorePoisonedError
 from engine.index import NO_ENTRIES, Batch
@@ -51,18 +50,14 @@ def all_entries(store: StoreReader, seq: int) -> Iterator[Batch]:
     if numbers <= ALONE_MAX:
         yield from store.entries(seq)
         return
-    context = multiprocessing.get_context("spawn")
     with ExitStack() as running:
         open_ends: list[Connection] = []
         for first in range(PROCESSES):
-            ours, theirs = context.Pipe(duplex=False)
             slices = [(at, at + SLICE) for at in range(first * SLICE, numbers, PROCESSES * SLICE)]
             named = (store.path, store.key_id, store.map_bytes, seq, slices)
-            child = context.Process(target=send_entries, args=(theirs, *named), daemon=True)
-            child.start()
+            child, ours = children.start(send_entries, *named, duplex=False)
             running.callback(child.join)
             running.callback(ours.close)  # whoever still sends is told so, and ends
-            theirs.close()  # so that this side is told when the other dies
             open_ends.append(ours)
         while open_ends:
             for each in wait(open_ends):
@@ -91,7 +86,6 @@ def send_entries(
     connection: Connection, path: Path, key_id: bytes, map_bytes: int, seq: int, slices: list[tuple[int, int]]
 ) -> None:
     """Be a process that reads its slices of the store: True and two arrays for each piece, None at the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C concerns the process at the other end
     try:
         store = StoreReader(path, key_id=key_id, map_bytes=map_bytes, in_order=True)
         try:

@@ -58,7 +58,8 @@ def cores() -> tuple[set[int], set[int]]:
 def build(folder: Path, *, tls: bool = False, source: Path = SOURCE) -> Path:
     """Compile the load into a folder, if it is not there. Raises LoadError if that cannot be done."""
     program = folder / (f"{source.stem}-tls" if tls else source.stem)
-    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
+    written = max(file.stat().st_mtime for file in source.parent.glob("*.[ch]"))
+    if program.exists() and program.stat().st_mtime > written:
         return program
     compiler = os.environ.get("CC") or shutil.which("cc")
     if compiler is None:

@@ -2,24 +2,14 @@
 
    load PORT CONNECTIONS DEPTH FILE [tls]
 
-   FILE holds what is asked and what must come back: u32 count; then for each u32 request bytes, u32 body bytes, the
-   request, the body (little-endian). Each connection sends DEPTH requests with one write, reads their answers, and
-   sends the next. A line with a number on standard input asks for so many requests; a line is printed when all are
-   answered: how many, and the nanoseconds it took. The first wrong answer ends the program with a message and code 1.
+   FILE is that of samples.h. Each connection sends DEPTH requests with one write, reads their answers, and sends the
+   next. A line with a number on standard input asks for so many requests; a line is printed when all are answered: how
+   many, and the nanoseconds it took. The first wrong answer ends the program with a message and code 1.
    It is C so that it is never what is waited for: the server's CPU time is what is measured, with the server busy. */
 
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "samples.h"
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 #ifdef WITH_TLS
 #include <openssl/ssl.h>
 static SSL_CTX *context;
@@ -27,7 +17,6 @@ static SSL_CTX *context;
 
 enum { ROOM = 1 << 20, DEPTH_MAX = 64, EVENTS = 256 };
 
-struct sample { char *request, *body; uint32_t request_bytes, body_bytes; };
 struct connection {
     int fd;
     unsigned asked[DEPTH_MAX], open, first; /* which samples were asked, how many are unanswered, which is next */
@@ -36,36 +25,11 @@ struct connection {
     void *tls;
 };
 
-static struct sample *samples;
-static unsigned sample_count, depth, turn;
+static unsigned depth, turn;
 static long left_to_send, left_to_read;
 
-static void fail(const char *what) {
-    fprintf(stderr, "load: %s\n", what);
-    exit(1);
-}
-
-static void read_samples(const char *path) {
-    FILE *file = fopen(path, "rb");
-    if (!file || fread(&sample_count, 4, 1, file) != 1 || sample_count == 0) fail("the file of requests is not readable");
-    samples = calloc(sample_count, sizeof *samples);
-    for (unsigned n = 0; n < sample_count; n++) {
-        struct sample *one = &samples[n];
-        if (fread(&one->request_bytes, 4, 1, file) != 1 || fread(&one->body_bytes, 4, 1, file) != 1) fail("file too short");
-        one->request = malloc(one->request_bytes);
-        one->body = malloc(one->body_bytes + 1);
-        if (fread(one->request, 1, one->request_bytes, file) != one->request_bytes) fail("file too short");
-        if (fread(one->body, 1, one->body_bytes, file) != one->body_bytes) fail("file too short");
-    }
-    fclose(file);
-}
-
 static void connect_to(struct connection *one, int port, int tls) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int yes = 1;
-    one->fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (connect(one->fd, (struct sockaddr *)&address, sizeof address)) fail("cannot connect");
-    setsockopt(one->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    one->fd = connected(port);
     one->buffer = malloc(ROOM);
 #ifdef WITH_TLS
     if (tls) {
@@ -106,21 +70,6 @@ static void ask(struct connection *one) {
         left_to_send--;
     }
     if (size) send_all(one, together, size);
-}
-
-/* The length of the first whole answer in the buffer, after comparing it; 0 if it is not whole yet. */
-static size_t check(const char *data, size_t size, const struct sample *wanted) {
-    const char *end = memmem(data, size, "\r\n\r\n", 4);
-    if (!end) return 0;
-    if (size < 12 || memcmp(data, "HTTP/1.1 200", 12)) fail("an answer's status is not 200");
-    long length = -1;
-    for (const char *line = memmem(data, size, "\r\n", 2); line < end; line = memmem(line + 2, end + 2 - line, "\r\n", 2))
-        if (!strncasecmp(line + 2, "content-length:", 15)) length = atol(line + 17);
-    if (length != (long)wanted->body_bytes) fail("an answer's length is not the expected one");
-    size_t head = (size_t)(end + 4 - data);
-    if (size - head < wanted->body_bytes) return 0;
-    if (memcmp(end + 4, wanted->body, wanted->body_bytes)) fail("an answer is not the expected one");
-    return head + wanted->body_bytes;
 }
 
 static void receive(struct connection *one) {

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import signal
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -366,7 +365,6 @@ def serve(connection: Connection, rules: Rules) -> None:
     Answers a path with Looked, and (path, first person number, instant, spool file) with Prepared; both with a
     ShikakuError if that is how it ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C concerns the process at the other end
     while True:
         try:
             asked = connection.recv()

@@ -6,15 +6,15 @@ own order, as soon as their lines are counted, so that what is written later is 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
-from engine import limits
+from engine import children, limits
 from engine.errors import ShikakuError, StoreFullError, StorePoisonedError
 from engine.ingest.pieces import NUMBERS_A_ROW, Looked, Prepared, Rules, serve
 
@@ -61,17 +61,12 @@ class Preparers:
         self._next_person = next_person
         self._exhausted = self._stopping = False
         self._results: dict[int, Ready | BaseException] = {}
-        self._children: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
+        self._children: list[tuple[BaseProcess, Connection]] = []
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Preparers:
-        context = multiprocessing.get_context("spawn")
         for number in range(self._processes):
-            ours, theirs = context.Pipe()
-            child = context.Process(target=serve, args=(theirs, self._rules), daemon=True, name=f"preparer-{number}")
-            child.start()
-            theirs.close()  # so that the child's end is the last, and this side is told when it dies
-            self._children.append((child, ours))
+            self._children.append(children.start(serve, self._rules, name=f"preparer-{number}"))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
+import pytest
 
 from api.cli.people import today_in_japan
 from engine.config import Config
@@ -98,14 +102,26 @@ def test_no_check_fails_while_a_country_is_loaded(tmp_path: Path) -> None:
         remove_index(config.data_dir, config.key_file)
 
 
-def test_an_interrupted_load_says_so_in_one_line_and_goes_on(tmp_path: Path) -> None:
+def _command(process: psutil.Process) -> list[str]:
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
+@pytest.mark.parametrize("moment", ["its processes start", "files are prepared"])
+def test_an_interrupted_load_says_so_in_one_line_and_goes_on(tmp_path: Path, moment: str) -> None:
     """Ctrl-C reaches every process of the terminal: none of them shows a traceback, and nothing half is left."""
     config, nation, feeds = prepared(tmp_path)
     try:
         command = [sys.executable, "-m", "api.cli.main", "load", str(feeds), "--data", str(config.data_dir)]
         command += ["--key", str(config.key_file)]
         child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        until(lambda: list((config.data_dir / "spool").glob("load-*")) or child.poll() is not None, "a prepared file")
+        started = psutil.Process(child.pid)
+        reached = {
+            "its processes start": lambda: any("spawn_main" in " ".join(_command(one)) for one in started.children()),
+            "files are prepared": lambda: list((config.data_dir / "spool").glob("load-*")),
+        }
+        until(lambda: reached[moment]() or child.poll() is not None, moment)
         os.killpg(child.pid, signal.SIGINT)
         _, said = child.communicate(timeout=60)
         assert child.returncode == 130 and "Traceback" not in said, said

@@ -32,6 +32,8 @@ class Toy:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.answered = 0
+        self.pause_s = 0.0
+        """How long each connection waits with its first answer."""
         self.head, self.body, self.pieces = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: %d\r\n\r\n", b"answer %b", 1
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -41,10 +43,11 @@ class Toy:
                 threading.Thread(target=self._serve, args=[self.listener.accept()[0]], daemon=True).start()
 
     def _serve(self, peer: socket.socket) -> None:
-        data = b""
+        data, pause_s = b"", self.pause_s
         with suppress(OSError), peer:
             while got := peer.recv(65536):
-                data += got
+                time.sleep(pause_s)
+                data, pause_s = data + got, 0
                 out = b""
                 while b"ask " in data and len(data) > data.index(b"ask ") + 4:
                     at = data.index(b"ask ")
@@ -117,3 +120,42 @@ def test_the_time_of_children_counts() -> None:
         assert driver.cpu_ns([parent.pid]) > 0.3e9
         assert len(driver.family([parent.pid])) == 2
         parent.communicate(b"\n")
+
+
+# --- the open loop --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def open_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return driver.build(tmp_path_factory.mktemp("open"), source=driver.OPEN_SOURCE)
+
+
+def open_loop(toy: Toy, program: Path, folder: Path, rate: int, seconds: float) -> driver.Latencies:
+    driver.write_samples(folder / "samples", SAMPLES)
+    found = driver.open_loop(program, folder / "samples", toy.port, rate=rate, seconds=seconds, connections=4)
+    toy.listener.close()
+    return found
+
+
+def test_requests_are_sent_at_their_rate(open_program: Path, tmp_path: Path) -> None:
+    toy, start = Toy(), time.monotonic()
+    found = open_loop(toy, open_program, tmp_path, 200, 1)
+    assert found.requests == toy.answered == 200
+    assert time.monotonic() - start > 0.95
+    assert 0 < found.p50 <= found.p99 <= found.p999 <= found.most
+
+
+def test_a_server_that_stands_still_is_charged_for_all_that_were_due(open_program: Path, tmp_path: Path) -> None:
+    """Four connections wait half a second once; the hundred requests of that time had to wait, too."""
+    toy = Toy()
+    toy.pause_s = 0.5
+    found = open_loop(toy, open_program, tmp_path, 200, 0.8)
+    assert found.most > 400 and found.p50 > 50
+    assert found.late > 50
+
+
+def test_a_wrong_answer_ends_the_open_loop(open_program: Path, tmp_path: Path) -> None:
+    toy = Toy()
+    toy.body = b"answer x"
+    with pytest.raises(LoadError, match="not the expected one"):
+        open_loop(toy, open_program, tmp_path, 100, 1)

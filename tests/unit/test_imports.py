@@ -26,7 +26,7 @@ NEVER = {"engine": {"asyncio", "aiohttp", "uvloop"}, "api": {"lmdb", "mmap"}, "l
 
 ENGINE_ORDER = [
     ["errors", "limits", "clock", "memory"],
-    ["days", "config", "durable", "shm"],
+    ["days", "config", "durable", "shm", "children"],
     ["records"],
     ["identifiers", "keys"],
     ["entries"],
