@@ -10,18 +10,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.filled import KEY, Filled, Outputs, alternating, messages_of
+from benchmarks.filled import KEY, Filled, Outputs, alternating, made_by, messages_of
 
 KEYS = {"smoke": 100_000, "standard": 10_000_000, "large": 10_000_000}
 CALLS = 100_000
 ROUNDS = 9
-UPDATES_PER_SECOND = 50_000
+UPDATES_A_SECOND = (50_000, 100_000)
+REACHED_MIN = 0.9
+"""The share of these updates that the writer must have made while readers were timed."""
+SLOWED_PERCENT_MAX = 15
 ROOT = Path(__file__).parents[1]
 
 
@@ -112,25 +116,36 @@ def bench_find_reference_dict(benchmark: Any, table: Filled, dictionary: dict[by
 
 
 @pytest.mark.benchmark(group="find: beside a writer")
-def bench_find_beside_a_writer(benchmark: Any, table: Filled, figure: Any) -> None:
-    """Single and many lookups while another process makes 50,000 updates a second; the same while it stands still."""
-    command = [sys.executable, "-m", "benchmarks.filled", str(table.path), str(table.keys), str(UPDATES_PER_SECOND)]
+@pytest.mark.parametrize("rate", UPDATES_A_SECOND)
+def bench_find_beside_a_writer(
+    benchmark: Any, table: Filled, tmp_path: Path, size: str, rate: int, figure: Any
+) -> None:
+    """Single and many lookups while another process makes so many updates a second; the same while it stands still."""
+    done = tmp_path / "done"
+    command = [sys.executable, "-m", "benchmarks.filled", str(table.path), str(table.keys), str(rate), str(done)]
     writer = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     outputs = Outputs(min(1_000_000, table.keys))
     try:
         assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
-        quiet, busy = [], []
+        quiet, busy, updates, seconds = [], [], 0, 0.0
         for turn in range(2 * ROUNDS):
             os.kill(writer.pid, signal.SIGCONT if turn % 2 else signal.SIGSTOP)
+            before, start = made_by(done), time.perf_counter()
             (busy if turn % 2 else quiet).append(_seconds(table, outputs))
-        benchmark.extra_info["find_slowed_percent"] = _slowed([q[0] for q in quiet], [b[0] for b in busy])
-        benchmark.extra_info["find_many_slowed_percent"] = _slowed([q[1] for q in quiet], [b[1] for b in busy])
-        slowed = benchmark.extra_info["find_slowed_percent"]
-        figure(f"readers slowed by {UPDATES_PER_SECOND:,} updates/s, %", slowed, at_most=15)
+            if turn % 2:
+                updates, seconds = updates + made_by(done) - before, seconds + time.perf_counter() - start
+        reached = benchmark.extra_info["updates_a_second"] = round(updates / seconds)
+        slowed = [_slowed([q[which] for q in quiet], [b[which] for b in busy]) for which in (0, 1)]
+        benchmark.extra_info |= dict(zip(("find_slowed_percent", "find_many_slowed_percent"), slowed, strict=True))
+        figure(f"find slowed by {reached:,} updates/s (of {rate:,}), %", slowed[0], at_most=SLOWED_PERCENT_MAX)
+        figure(f"find_many slowed by {reached:,} updates/s (of {rate:,}), %", slowed[1], at_most=SLOWED_PERCENT_MAX)
         asked = Asked(table)
         checksum = benchmark.pedantic(find_all, (table.table.find, asked.digests), rounds=ROUNDS)
         assert checksum == asked.checksum
         benchmark.extra_info["checksum"] = checksum
+        if size != "smoke":
+            assert reached >= REACHED_MIN * rate, "the writer was slower than that"
+            assert slowed[0] <= SLOWED_PERCENT_MAX
     finally:
         writer.kill()
         writer.communicate()

@@ -1,10 +1,11 @@
 """Owns the filled table that the benchmarks of the index share, and the writer process that works beside a reader.
 
-python -m benchmarks.filled SEGMENT KEYS UPDATES_PER_SECOND
+python -m benchmarks.filled SEGMENT KEYS UPDATES_PER_SECOND DONE
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -110,13 +111,20 @@ def alternating(rounds: int, *functions: Callable[[], object]) -> list[float]:
     return [statistics.median(times) / 1e9 for times in taken]
 
 
-def write(path: str, keys: str, updates_per_second: str) -> None:
-    """Put keys in and take them out again, so many a second, until killed."""
+def made_by(done: Path) -> int:
+    """How many updates the writer with this file has made so far."""
+    return int.from_bytes(done.read_bytes(), "little")
+
+
+def write(path: str, keys: str, updates_per_second: str, done: str) -> None:
+    """Put keys in and take them out again, so many a second, until killed; how many were made is in the file `done`."""
     table = probe.Table(shm.open_(Path(path), writable=True).buffer, writable=True)
     size = int(updates_per_second) // BATCHES_PER_SECOND // 2
     random = np.random.default_rng(SEED)
-    turn = 0
+    turn = updates = 0
     start = monotonic_ns()
+    count = os.open(done, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.pwrite(count, bytes(8), 0)
     print("ready", flush=True)
     while True:
         hashes = random.integers(0, 2**64, (size, 2), dtype=np.uint64)
@@ -124,6 +132,8 @@ def write(path: str, keys: str, updates_per_second: str) -> None:
         table.insert_many(persons, entries)
         table.remove_many(persons, entries)
         turn += 1
+        updates += 2 * size
+        os.pwrite(count, updates.to_bytes(8, "little"), 0)
         # A process that was stopped goes on from now and does not catch up.
         ahead = start + turn * 10**9 // BATCHES_PER_SECOND - monotonic_ns()
         if ahead > 0:
