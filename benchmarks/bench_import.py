@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import shutil
+import statistics
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -33,6 +34,8 @@ from loadtest.population.insurers import insurers
 ROWS = {"smoke": 20_000, "standard": 200_000, "large": 1_000_000}
 GROUPS = {"smoke": 10, "standard": 50, "large": 100}
 CALLS_A_GROUP = 500
+CALLS_A_SECOND = 10_000
+"""Durable and visible, at least."""
 RECORD_BYTES = 420
 INSURER = "01130012"
 KEYS = Keys(bytes(range(32)))
@@ -157,16 +160,27 @@ def _call(at: int, op: Op, number: int) -> DeltaCall:
 
 @pytest.mark.benchmark(group="calls: durable single-row deltas")
 def bench_calls_in_groups(benchmark: Any, registry: Registry, size: str, figure: Any) -> None:
+    """Each group is one transaction, one sync, one publication. What else the machine does falls on some groups."""
     groups = _calls(GROUPS[size])
+    seconds = []
 
     def apply() -> int:
-        results = [result for group in groups for result in registry.apply_calls(group)]
-        return sum(isinstance(result, FeedReceipt) for result in results)
+        applied = 0
+        for group in groups:
+            start = time.perf_counter()
+            applied += sum(isinstance(result, FeedReceipt) for result in registry.apply_calls(group))
+            seconds.append(time.perf_counter() - start)
+        return applied
 
+    began = time.process_time()
     applied = benchmark.pedantic(apply, rounds=1)
+    cpu_us = (time.process_time() - began) / applied * 1e6
     assert applied == GROUPS[size] * CALLS_A_GROUP == registry.store.committed_seq
-    benchmark.extra_info |= {"checksum": applied, "calls_a_second": round(applied / benchmark.stats.stats.mean)}
-    figure("durable calls of one row a second, in groups", applied / benchmark.stats.stats.mean, at_least=6_000)
+    whole, middle = applied / benchmark.stats.stats.mean, CALLS_A_GROUP / statistics.median(seconds)
+    benchmark.extra_info |= {"checksum": applied, "calls_a_second": round(whole), "cpu_us_each": round(cpu_us, 1)}
+    figure("durable calls of one row a second, the median group", middle, at_least=CALLS_A_SECOND)
+    if size != "smoke":
+        assert middle >= CALLS_A_SECOND
 
 
 @pytest.mark.benchmark(group="calls: durable single-row deltas")
