@@ -157,6 +157,14 @@ _WAIT = Advice(
     "ただいま混み合っています。少し待ってから、もう一度お試しください。",
     "The service is busy. Wait a moment and try again.",
 )
+_AUDIT_INPUT = Advice(
+    "監査記録・受領証・検証鍵の内容が正しくありません。受け取ったままのファイルかどうかを確かめてください。",
+    "The audit record, receipt or verifier key is not right. Check that the file is as it was received.",
+)
+_VENDOR_AUDIT = Advice(
+    "形式は docs/AUDIT.md にあります。field が位置を示します。",
+    "docs/AUDIT.md has the formats. `field` is the place.",
+)
 _OPERATOR = Advice(
     "資格確認のサービスに障害が起きています。時間をおいて、もう一度お試しください。お急ぎの場合は、"
     "資格確認書などの券面で確認してください。",
@@ -342,6 +350,41 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
     errors.WriterBusyError: _entry(503, "登録が混み合っています", "The writer is busy", _WAIT, _VENDOR_RETRY),
     errors.StartingError: _entry(503, "起動中です", "The process is starting", _WAIT, _VENDOR_RETRY),
     # the operator
+    # the audit log
+    errors.AuditEntryError: _entry(
+        422,
+        "監査記録の項目が正しくありません",
+        "An entry of the audit log has not its form",
+        _AUDIT_INPUT,
+        _VENDOR_AUDIT,
+    ),
+    errors.AuditNoteError: _entry(
+        400, "署名付き文書を読み取れません", "A signed note or a key has not its form", _AUDIT_INPUT, _VENDOR_AUDIT
+    ),
+    errors.AuditReceiptError: _entry(
+        422, "受領証が正しくありません", "A receipt does not prove what it should", _AUDIT_INPUT, _VENDOR_AUDIT
+    ),
+    errors.AuditProofError: _entry(
+        422, "証明が合いません", "A Merkle proof does not lead to its root", _AUDIT_INPUT, _VENDOR_AUDIT
+    ),
+    errors.AuditRangeError: _entry(
+        404, "監査記録の範囲の外です", "An index or a size lies outside the audit log", _AUDIT_INPUT, _VENDOR_AUDIT
+    ),
+    errors.AuditSignatureError: _entry(
+        403, "必要な署名がないか、合いません", "A signature is missing or does not fit", _AUDIT_INPUT, _VENDOR_AUDIT
+    ),
+    errors.AuditMissingError: _entry(
+        503, "監査記録がありません", "There is no audit log here", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    errors.AuditLockedError: _entry(
+        503, "監査記録が使用中です", "Another process writes this audit log", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    errors.AuditKeyError: _entry(
+        500, "署名鍵がないか、違います", "A signing key is missing or another one", _OPERATOR, _VENDOR_OPERATOR
+    ),
+    errors.AuditDamagedError: _entry(
+        500, "監査記録が壊れています", "An audit log is not what was signed", _OPERATOR, _VENDOR_OPERATOR
+    ),
     errors.StoreFullError: _entry(
         507, "保存領域が足りません", "The disk or the store is full; nothing was applied", _OPERATOR, _VENDOR_OPERATOR
     ),

@@ -59,6 +59,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cold_reads: Literal["auto", "always", "never"] = "auto"
     """Whether checks look first if a record is in memory, and let others go on while it is read from the disk. `auto`:
     if the store is larger than half of the memory."""
+    audit_origin: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[!-*,-~]+$")] = "shikaku.invalid"
+    """What the names of the audit logs begin with (docs/AUDIT.md): a name of the operator's: `example.jp/shikaku`."""
     clock_fixed_ms: int | None = None
     """Freezes the clock (tests and replays): milliseconds since 1970-01-01T00:00Z."""
 
@@ -76,6 +78,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def snapshot_file(self) -> Path:
         """The index as last saved to disk."""
         return self.data_dir / "index.snapshot"
+
+    @property
+    def audit_dir(self) -> Path:
+        """The audit logs, a folder for each check worker."""
+        return self.data_dir / "audit"
+
+    @property
+    def audit_key_file(self) -> Path:
+        """What the audit logs' checkpoints are signed with, beside the master key."""
+        return self.key_file.with_name("audit.key")
 
     @property
     def registry_port_or_next(self) -> int:

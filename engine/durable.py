@@ -97,6 +97,12 @@ def sync_file(path: Path) -> None:
             os.close(descriptor)
 
 
+def sync_data(descriptor: int, what: str) -> None:
+    """fdatasync what was written to an open file: its bytes, and its length if that changed."""
+    with explained(what):
+        os.fdatasync(descriptor)
+
+
 def fsync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     with explained(f"syncing directory {path.name}"):

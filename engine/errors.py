@@ -147,6 +147,36 @@ class InsurerUnknownError(InputError):
     code = "insurer.unknown"
 
 
+class AuditEntryError(InputError):
+    """Bytes are no entry of the audit log, or a member does not fit into one; `field` names the member."""
+
+    code = "audit.entry"
+
+
+class AuditNoteError(InputError):
+    """A signed note, a checkpoint or a verifier key has not its form."""
+
+    code = "audit.note"
+
+
+class AuditReceiptError(InputError):
+    """A receipt has not its form, or does not prove what it should."""
+
+    code = "audit.receipt"
+
+
+class AuditProofError(InputError):
+    """A Merkle proof does not lead to the root that it should lead to."""
+
+    code = "audit.proof"
+
+
+class AuditRangeError(InputError):
+    """An index or a size lies outside the audit log."""
+
+    code = "audit.range"
+
+
 # --- policy -----------------------------------------------------------------------------------------------
 
 
@@ -154,6 +184,12 @@ class InsurerMismatchError(RefusedError):
     """An insurer writes for another insurer."""
 
     code = "insurer.mismatch"
+
+
+class AuditSignatureError(RefusedError):
+    """A note lacks a valid signature of a key that must have signed it."""
+
+    code = "audit.signature"
 
 
 # --- the caller, later --------------------------------------------------------------------------------------
@@ -228,6 +264,24 @@ class ConfigError(StoreError):
     code = "config.invalid"
 
 
+class AuditMissingError(StoreError):
+    """There is no audit log in the folder."""
+
+    code = "audit.missing"
+
+
+class AuditLockedError(StoreError):
+    """Another process writes this audit log, or is this witness."""
+
+    code = "audit.locked"
+
+
+class AuditKeyError(StoreError):
+    """A signing key is missing or unreadable, or not the one that the log was signed with."""
+
+    code = "audit.key"
+
+
 # --- the operator, now --------------------------------------------------------------------------------------
 
 
@@ -241,3 +295,9 @@ class RecordCorruptError(CorruptionError):
     """A stored record cannot be read back."""
 
     code = "store.corrupt"
+
+
+class AuditDamagedError(CorruptionError):
+    """An audit log holds less than, or something else than, what was signed."""
+
+    code = "audit.damaged"

@@ -2,7 +2,8 @@
 
 Nothing else holds a key. The master key lives in a file outside the data folder: 32 bytes as 64 hex digits, mode
 0600. Every purpose has its own key, derived with keyed BLAKE2b and a purpose label, so that one purpose's key says
-nothing about another's.
+nothing about another's. Signing keys (the audit log's, a witness's) are derived from nothing
+and have files of their own.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import hashlib
 import secrets
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from engine import durable
-from engine.errors import KeyMissingError
+from engine.errors import AuditKeyError, KeyMissingError
 from ext import canon, keyhash
 
 MASTER_BYTES = 32
@@ -74,3 +79,25 @@ def load(path: Path) -> Keys:
     except (OSError, ValueError):
         raise KeyMissingError(f"no readable master key at {path}: run `shikaku init`, or point --key at it") from None
     return Keys(master)
+
+
+def create_signing(path: Path) -> Ed25519PrivateKey:
+    """Make a new Ed25519 key file (PKCS#8 PEM, mode 0600). Raises FileExistsError rather than replace one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = Ed25519PrivateKey.generate()
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    durable.create_exclusive(path, text, mode=0o600)
+    return key
+
+
+def load_signing(path: Path) -> Ed25519PrivateKey:
+    """Read an Ed25519 key file. Raises AuditKeyError if it is absent or no such key."""
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        raise AuditKeyError(f"no readable signing key at {path}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise AuditKeyError(f"the signing key at {path} is not of Ed25519")
+    return key

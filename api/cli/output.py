@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 _NEXT: Final = {
+    "audit.damaged": "keep the folder as it is and run `shikaku audit verify`",
+    "audit.key": "restore it from its backup",
+    "audit.locked": "stop the process that has it open first",
+    "audit.missing": "point --data at the data folder, or name the log's folder",
     "config.invalid": "docs/OPERATING.md lists the settings and what they may be",
     "index.corrupt": "start `shikaku serve`, or let it go on: it makes the index anew. Twice: test the memory",
     "index.space": "enlarge /dev/shm, or set index_dir",
