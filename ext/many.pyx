@@ -10,6 +10,7 @@ from ext cimport ordinary
 from ext.growing cimport Growing, discard, reserve
 from ext.ordinary cimport MOST_ANSWER_BYTES, Inquiry
 from ext.pages cimport FOUND, TRIES, Entry, Path
+from ext.places cimport place
 from ext.probe cimport ROOM, Match, Table, find_all
 from ext.quick cimport SAY_NOTHING, SAY_VALID, Quick
 from ext.stored cimport RECORD_KEY_BYTES, write_record_key
@@ -77,7 +78,7 @@ cdef class Many:
         discard(&self.out)
 
     def answer_lines(self, data, start, careful):
-        cdef Py_ssize_t at = _place(data, start)
+        cdef Py_ssize_t at = _first(data, start)
         cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
         cdef int count = _take_lines(self, text, PyBytes_GET_SIZE(data), &at), done
         done = _answer(self, count, ordinary.NO_DAY, True, careful, b"\n")
@@ -86,7 +87,7 @@ cdef class Many:
         return _told(self), at, done
 
     def cold_lines(self, data, start):
-        cdef Py_ssize_t at = _place(data, start)
+        cdef Py_ssize_t at = _first(data, start)
         cdef int count = _take_lines(self, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &at)
         return _cold(self, count, ordinary.NO_DAY, True)
 
@@ -172,14 +173,10 @@ cdef list _cold(Many many, int count, int as_of, bint lines):
     return keys
 
 
-cdef Py_ssize_t _place(data, start) except -1:
+cdef Py_ssize_t _first(data, start) except -1:
     if not isinstance(data, bytes):
         raise TypeError(f"data must be bytes, not {type(data).__name__}")
-    if not isinstance(start, int):
-        raise TypeError(f"start must be int, not {type(start).__name__}")
-    if not 0 <= start <= PyBytes_GET_SIZE(data):
-        raise ValueError("start is not within data")
-    return start
+    return place(start, "start", PyBytes_GET_SIZE(data))
 
 
 cdef inline bint _is_blank(const uint8_t *text, Py_ssize_t size) noexcept nogil:

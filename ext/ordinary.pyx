@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 from ext cimport canon
 from ext.answered cimport is_card, is_certificate, is_in_force, write_certificate, write_qualification
 from ext.held cimport PERSON_COUNT, Q_COUNT, Q_INSURER_NUMBER, Record, read_record
+from ext.places cimport part
 from ext.scan cimport (
     Span, Text, check_digit_fits, count_digits, has_letter, is_text, skip_blanks, take, take_name, take_null,
     take_string, take_word,
@@ -103,9 +104,7 @@ cdef class Ask:
         pieces.head, pieces.advice = _span(_VALID_HEAD), _span(advice)
         PyObject_GetBuffer(record, &buffer, PyBUF_SIMPLE)
         try:
-            first, last = _place(start, "start", buffer.len), _place(stop, "stop", buffer.len)
-            if first > last:
-                raise ValueError("start is behind stop")
+            part(start, stop, buffer.len, &first, &last)
             if fits(&self.asked, <const uint8_t *>buffer.buf + first, last - first, &found):
                 size = write_answer(&self.asked, &found, version, &pieces, answer)
         finally:
@@ -119,9 +118,7 @@ cdef class Ask:
         cdef Span insurer
         PyObject_GetBuffer(record, &buffer, PyBUF_SIMPLE)
         try:
-            first, last = _place(start, "start", buffer.len), _place(stop, "stop", buffer.len)
-            if first > last:
-                raise ValueError("start is behind stop")
+            part(start, stop, buffer.len, &first, &last)
             if not fits(&self.asked, <const uint8_t *>buffer.buf + first, last - first, &found):
                 return None
             insurer = insurer_of(&found)
@@ -146,9 +143,7 @@ def read(data, start, stop, today, *, item=False):
     cdef Ask ask
     if not isinstance(data, bytes):
         raise TypeError(f"data must be bytes, not {type(data).__name__}")
-    first, last = _place(start, "start", PyBytes_GET_SIZE(data)), _place(stop, "stop", PyBytes_GET_SIZE(data))
-    if first > last:
-        raise ValueError("start is behind stop")
+    part(start, stop, PyBytes_GET_SIZE(data), &first, &last)
     if not isinstance(today, int):
         raise TypeError("today must be int")
     if not FIRST_AS_OF <= today <= LAST_AS_OF:
@@ -187,14 +182,6 @@ cdef Span _span(bytes text):
     cdef Span span
     span.at, span.length = <const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)
     return span
-
-
-cdef Py_ssize_t _place(value, str name, Py_ssize_t size) except -1:
-    if not isinstance(value, int):
-        raise TypeError(f"{name} must be int, not {type(value).__name__}")
-    if not 0 <= value <= size:
-        raise ValueError(f"{name} is not within data")
-    return value
 
 
 cdef bint read_inquiry(Inquiry *ask, const uint8_t *start, Py_ssize_t size) noexcept nogil:

@@ -8,6 +8,7 @@ from ext cimport keyhash, ordinary
 from ext.held cimport Record
 from ext.ordinary cimport Inquiry
 from ext.pages cimport FOUND, TRIES, UNSURE, Entry, Pages
+from ext.places cimport part
 from ext.probe cimport ROOM, Match, Table, fetch, find_all, probe_fence_acquire, probe_load_acquire
 from ext.scan cimport Span
 from ext.stored cimport RECORD_KEY_BYTES, crc32_prepare, read_stored, write_record_key
@@ -73,24 +74,12 @@ cdef class Quick:
 
     def answer(self, data, start, stop):
         cdef uint8_t[ordinary.MOST_ANSWER_BYTES] target
-        cdef Py_ssize_t first, last, size
-        if not isinstance(data, bytes):
-            raise TypeError(f"data must be bytes, not {type(data).__name__}")
-        first, last = _place(start, "start", PyBytes_GET_SIZE(data)), _place(stop, "stop", PyBytes_GET_SIZE(data))
-        if first > last:
-            raise ValueError("start is behind stop")
-        size = self.write_answer(<const uint8_t *>PyBytes_AS_STRING(data) + first, last - first, target, False)
+        cdef Py_ssize_t size = _write_part(self, data, start, stop, target, False)
         return PyBytes_FromStringAndSize(<const char *>target, size) if size else None
 
     def cold_key(self, data, start, stop):
         cdef uint8_t[ordinary.MOST_ANSWER_BYTES] target
-        cdef Py_ssize_t first, last, size
-        if not isinstance(data, bytes):
-            raise TypeError(f"data must be bytes, not {type(data).__name__}")
-        first, last = _place(start, "start", PyBytes_GET_SIZE(data)), _place(stop, "stop", PyBytes_GET_SIZE(data))
-        if first > last:
-            raise ValueError("start is behind stop")
-        size = self.write_answer(<const uint8_t *>PyBytes_AS_STRING(data) + first, last - first, target, True)
+        cdef Py_ssize_t size = _write_part(self, data, start, stop, target, True)
         return PyBytes_FromStringAndSize(<const char *>self.waiting, RECORD_KEY_BYTES) if size == COLD else None
 
     cdef Py_ssize_t write_answer(
@@ -203,12 +192,13 @@ cdef class Quick:
         return 0
 
 
-cdef Py_ssize_t _place(value, str name, Py_ssize_t size) except -1:
-    if not isinstance(value, int):
-        raise TypeError(f"{name} must be int, not {type(value).__name__}")
-    if not 0 <= value <= size:
-        raise ValueError(f"{name} is not within data")
-    return value
+cdef Py_ssize_t _write_part(Quick quick, data, start, stop, uint8_t *target, bint look_first) except -1:
+    """As write_answer, of a part of what Python gave."""
+    cdef Py_ssize_t first, last
+    if not isinstance(data, bytes):
+        raise TypeError(f"data must be bytes, not {type(data).__name__}")
+    part(start, stop, PyBytes_GET_SIZE(data), &first, &last)
+    return quick.write_answer(<const uint8_t *>PyBytes_AS_STRING(data) + first, last - first, target, look_first)
 
 
 cdef Span _span(bytes text):
