@@ -58,6 +58,14 @@ cdef enum:
 cdef uint32_t MAGIC = 0xbeefc0de
 cdef uint64_t NO_PAGE = <uint64_t>-1
 
+
+# A node whose head and key are within its page. Where it is, is read once: the page may be written anew meanwhile.
+cdef struct Node:
+    const uint8_t *at
+    const uint8_t *key
+    Py_ssize_t key_bytes
+
+
 cdef class Pages:
     # A deviation from "keeps no pointer after the call": the file stays exported, and so mapped, until `release`.
     def __cinit__(self, data, lock, name):
@@ -166,7 +174,7 @@ cdef class Pages:
             return False
         for position in range(min(path.last.count, <int>FETCHED_NODES_MAX)):
             # Asked for without a look at it: an address that is none does no harm.
-            probe_prefetch(_node(&path.last, position))
+            probe_prefetch(path.last.page + _place_of_node(&path.last, position))
         return True
 
     cdef int settle(self, const uint8_t *wanted, Py_ssize_t wanted_bytes, Path *path, Entry *entry) noexcept nogil:
@@ -284,26 +292,17 @@ cdef bint _descend(
 ) noexcept nogil:
     """Down from page `path.leaf` until there are so many branches on the path; without `wanted`, to the first child."""
     cdef Place *place
-    cdef int low, high, middle
+    cdef Node node
     while path.levels < branches:
         place = &path.places[path.levels]
         if not _open_page(file, path.leaf, BRANCH, place):
             return False
         path.levels += 1
         # The first key is not written: it is less than all.
-        low, high = 1, place.count if wanted != NULL else 1
-        while low < high:
-            middle = (low + high) // 2
-            if not _node_fits(file, place, middle):
-                return False
-            if _is_less(_node(place, middle), wanted, wanted_bytes, True):
-                low = middle + 1
-            else:
-                high = middle
-        place.index = low - 1
-        if not _node_fits(file, place, place.index):
+        place.index = 0 if wanted == NULL else _first_behind(file, place, 1, wanted, wanted_bytes, True) - 1
+        if not _read_node(file, place, place.index, &node):
             return False
-        path.leaf = _child(_node(place, place.index))
+        path.leaf = _child(&node)
     return True
 
 
@@ -316,17 +315,8 @@ cdef int _settle(
 ) noexcept nogil:
     """The entry at or behind `wanted`, from the leaf where it is or would be."""
     cdef Place *leaf = &path.last
-    cdef int low = 0, high = leaf.count, middle
-    while low < high:
-        middle = (low + high) // 2
-        if not _node_fits(file, leaf, middle):
-            return UNSURE
-        if _is_less(_node(leaf, middle), wanted, wanted_bytes, False):
-            low = middle + 1
-        else:
-            high = middle
-    leaf.index = low
-    if low == leaf.count:
+    leaf.index = _first_behind(file, leaf, 0, wanted, wanted_bytes, False)
+    if leaf.index == leaf.count:
         # All keys of this leaf are less: the entry is the first one of the next.
         if not _next_leaf(file, depth, path):
             return ABSENT if path.levels == 0 else UNSURE
@@ -360,13 +350,14 @@ cdef bint _resident(const File *file, const uint8_t *wanted, Py_ssize_t wanted_b
 cdef bint _next_leaf(const File *file, int depth, Path *path) noexcept nogil:
     """On to the first entry of the next leaf; with no levels left, there is none."""
     cdef Place *place
+    cdef Node node
     while path.levels:
         place = &path.places[path.levels - 1]
         if place.index + 1 < place.count:
             place.index += 1
-            if not _node_fits(file, place, place.index):
+            if not _read_node(file, place, place.index, &node):
                 return False
-            path.leaf, path.last.index = _child(_node(place, place.index)), 0
+            path.leaf, path.last.index = _child(&node), 0
             return _descend(file, path, depth - 1, NULL, 0) and _open_leaf(file, path)
         path.levels -= 1
     return False
@@ -390,54 +381,74 @@ cdef inline const uint8_t *_page(const File *file, uint64_t number, uint64_t cou
     return file.data + number * file.page_bytes
 
 
-cdef inline const uint8_t *_node(const Place *place, int index) noexcept nogil:
-    return place.page + _u16(place.page + PAGE_HEAD_BYTES + 2 * index)
+cdef inline int _place_of_node(const Place *place, int index) noexcept nogil:
+    return _u16(place.page + PAGE_HEAD_BYTES + 2 * index)
 
 
-cdef inline bint _node_fits(const File *file, const Place *place, int index) noexcept nogil:
-    """Whether the head and key of a node are within its page."""
+cdef inline bint _read_node(const File *file, const Place *place, int index, Node *node) noexcept nogil:
+    """False if there is no such node, or its head and key are not within the page."""
     cdef int at
     if not 0 <= index < place.count:
         return False
-    at = _u16(place.page + PAGE_HEAD_BYTES + 2 * index)
+    at = _place_of_node(place, index)
     if at < PAGE_HEAD_BYTES or at + NODE_HEAD_BYTES > file.page_bytes:
         return False
-    return at + NODE_HEAD_BYTES + _u16(place.page + at + NODE_KEY_BYTES_AT) <= file.page_bytes
+    node.at = place.page + at
+    node.key, node.key_bytes = node.at + NODE_HEAD_BYTES, _u16(node.at + NODE_KEY_BYTES_AT)
+    return at + NODE_HEAD_BYTES + node.key_bytes <= file.page_bytes
+
+
+cdef inline int _first_behind(
+    const File *file, const Place *place, int low, const uint8_t *wanted, Py_ssize_t wanted_bytes, bint or_same
+) noexcept nogil:
+    """The first node from `low` on that is not less than `wanted` (nor the same, with `or_same`); there may be none.
+
+    -1 if a node is not within its page.
+    """
+    cdef int high = place.count, middle
+    cdef Node node
+    while low < high:
+        middle = (low + high) // 2
+        if not _read_node(file, place, middle, &node):
+            return -1
+        if _is_less(&node, wanted, wanted_bytes, or_same):
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 cdef inline bint _is_less(
-    const uint8_t *node, const uint8_t *wanted, Py_ssize_t wanted_bytes, bint or_same
+    const Node *node, const uint8_t *wanted, Py_ssize_t wanted_bytes, bint or_same
 ) noexcept nogil:
-    cdef Py_ssize_t key_bytes = _u16(node + NODE_KEY_BYTES_AT)
     cdef uint64_t first, second
     cdef int order
-    if key_bytes >= 8 and wanted_bytes >= 8:
+    if node.key_bytes >= 8 and wanted_bytes >= 8:
         # Nearly always the first bytes decide, and as one number they do so at once.
-        first, second = _big(node + NODE_HEAD_BYTES), _big(wanted)
+        first, second = _big(node.key), _big(wanted)
         if first != second:
             return first < second
-    order = memcmp(node + NODE_HEAD_BYTES, wanted, min(key_bytes, wanted_bytes))
+    order = memcmp(node.key, wanted, min(node.key_bytes, wanted_bytes))
     if order == 0:
-        return key_bytes < wanted_bytes or (or_same and key_bytes == wanted_bytes)
+        return node.key_bytes < wanted_bytes or (or_same and node.key_bytes == wanted_bytes)
     return order < 0
 
 
-cdef inline uint64_t _child(const uint8_t *node) noexcept nogil:
-    return _u32(node) | <uint64_t>_u16(node + NODE_FLAGS_AT) << 32
+cdef inline uint64_t _child(const Node *node) noexcept nogil:
+    return _u32(node.at) | <uint64_t>_u16(node.at + NODE_FLAGS_AT) << 32
 
 
 cdef bint _read_leaf(const File *file, const Place *place, Entry *entry) noexcept nogil:
-    cdef const uint8_t *node
+    cdef Node node
     cdef const uint8_t *page
     cdef Py_ssize_t room
     cdef uint64_t count
     cdef int flags
-    if not _node_fits(file, place, place.index):
+    if not _read_node(file, place, place.index, &node):
         return False
-    node = _node(place, place.index)
-    flags = _u16(node + NODE_FLAGS_AT)
-    entry.key, entry.key_bytes = node + NODE_HEAD_BYTES, _u16(node + NODE_KEY_BYTES_AT)
-    entry.value, entry.value_bytes = entry.key + entry.key_bytes, <Py_ssize_t>_u32(node)
+    flags = _u16(node.at + NODE_FLAGS_AT)
+    entry.key, entry.key_bytes = node.key, node.key_bytes
+    entry.value, entry.value_bytes = entry.key + entry.key_bytes, <Py_ssize_t>_u32(node.at)
     room = file.page_bytes - (entry.value - place.page)
     if flags == BIG:
         # The value has pages of its own; here is their number.
