@@ -235,6 +235,7 @@ cdef _Piece _piece_of(Quick quick, const Span *insurer, uint64_t version):
     cdef uint64_t number, changed = probe_load_acquire(&quick.table.view.header.insurers_version)
     cdef _Piece piece
     cdef Py_ssize_t place
+    # Read once: the page it is in may be written anew meanwhile. That answer is thrown away; what is kept here is not.
     memcpy(&number, insurer.at, INSURER_BYTES)
     # The digits stand in the low halves of the bytes: the product brings them all to its upper end.
     place = <Py_ssize_t>((number * <uint64_t>0x9e3779b97f4a7c15) >> 52)
@@ -243,7 +244,7 @@ cdef _Piece _piece_of(Quick quick, const Span *insurer, uint64_t version):
         return piece
     piece = _Piece()
     piece.number, piece.version, piece.changed = number, version, changed
-    text = PyBytes_FromStringAndSize(<const char *>insurer.at, INSURER_BYTES).decode("ascii")
+    text = (<const char *>&number)[:INSURER_BYTES].decode("ascii", "replace")
     piece.name, piece.fresh_at = quick.insurer(text, version)
     quick.pieces[place] = piece
     return piece
