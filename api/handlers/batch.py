@@ -94,10 +94,11 @@ class Batches:
         return response
 
     async def _exhaust(self, steps: Iterator[None]) -> None:
-        """Run an iterator to its end, slice by slice."""
+        """Run an iterator to its end, slice by slice; at least one step in each."""
         running = True
         while running:
             async with self._turnstile.slice() as until:
+                running = next(steps, _END) is not _END
                 while running and clock.monotonic_ns() < until:
                     running = next(steps, _END) is not _END
 
@@ -107,21 +108,18 @@ class Batches:
         """Answer items from `position` until the slice is over; at least one. Each is followed by a comma."""
         parts = [] if position else [b'{"items":[']
         ordinary = not context.warnings and days.AS_OF_MIN <= context.as_of <= days.AS_OF_MAX
+        careful = _until(until, partial(self._item, context=context))
         while position < len(outline.items):
+            first = position
             if ordinary:
-                part, position = self._many.answer_items(
-                    outline.body,
-                    outline.items,
-                    position,
-                    context.as_of,
-                    _until(until, partial(self._item, context=context)),
-                )
+                part, position = self._many.answer_items(outline.body, outline.items, position, context.as_of, careful)
                 parts.append(part)
-            else:
+            if position == first:
+                # Not for the quick way, or there was no more time for it: one is answered in any case.
                 start, end = outline.items[position]
                 parts += (self._item(bytes(outline.body[start:end]), context), b",")
                 position += 1
-            if clock.monotonic_ns() >= until:
+            if self._is_over(until):
                 break
         if position == len(outline.items):
             parts[-1] = parts[-1][:-1]
@@ -169,7 +167,7 @@ class Batches:
             if part:
                 size += len(part)
                 parts.append(part)
-                if clock.monotonic_ns() >= until:
+                if self._is_over(until):
                     break
                 continue
             line = lines.take()
@@ -196,6 +194,10 @@ class Batches:
             await self._cold.wait(*cold_keys(*given))
 
     # --- both -------------------------------------------------------------------------------------------------------
+
+    def _is_over(self, until: int) -> bool:
+        """Whether the slice is, behind a block. With cold records it is: only this block's were waited for."""
+        return self._cold is not None or clock.monotonic_ns() >= until
 
     async def _begin(self, request: web.Request, content_type: str) -> web.StreamResponse:
         response = web.StreamResponse(headers=self._desk.headers(request, content_type))

@@ -65,6 +65,16 @@ def test_the_largest_batch(server: Served) -> None:
     assert verdicts(reply.json["items"]) == [(str(n), expected[n % 3]) for n in range(10_000)]
 
 
+def test_a_slice_that_is_over_at_once_answers_an_item(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is slow enough the slice was over before the first item, and so it was in the next one."""
+    monkeypatch.setattr(limits, "BATCH_SLICE_NS", 0)
+    # Full width is for the careful way.
+    items = [{"id": str(n), "card": card("１０００００１")} for n in range(5)]
+    reply = server.check.post(BATCH, {"institution": INSTITUTION, "as_of": TODAY, "items": items})
+    assert verdicts(reply.json["items"]) == [(str(n), "VALID") for n in range(5)]
+    assert verdicts(send_lines(server, line("１０００００１", id="x"))) == [("x", "VALID")]
+
+
 # --- NDJSON ---------------------------------------------------------------------------------------------------------
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import keys
+from api.handlers import checks
+from engine import keys, limits
 from engine.store import StoreReader, version_key
+from ext import many
 from tests.support import api, streams
 from tests.support.api import INSTITUTION, TODAY, Served
 from tests.support.processes import ROOT
@@ -61,6 +63,25 @@ def test_batches_too(served: Served) -> None:
         lines = b"".join(json.dumps(api.inquiry()).encode() + b"\n" for _ in range(200))
         reply = served.check.send("POST", "/v1/eligibility/batch", lines, {"Content-Type": "application/x-ndjson"})
         assert reply.json == [single] * 200
+
+
+def test_no_block_of_a_batch_is_answered_before_its_records_are_there(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first block of a slice was waited for; the records of those behind it were read by the loop itself."""
+    monkeypatch.setattr(limits, "BATCH_SLICE_NS", 10**9)
+    waits: list[int] = []
+    wait = checks.Cold.wait
+    monkeypatch.setattr(checks.Cold, "wait", lambda self, *keys: (waits.append(len(keys)), wait(self, *keys))[1])
+    blocks = 5
+    cards = [api.card(str(2_000_000 + number)) for number in range(blocks * many.ITEMS_MAX)]
+    items = [{"card": card, "detail": "verdict"} for card in cards]
+    body = {"institution": INSTITUTION, "as_of": TODAY, "items": items}
+    assert len(served.check.post("/v1/eligibility/batch", body).json["items"]) == len(cards)
+    assert len(waits) == blocks
+    lines = b"".join(json.dumps(api.inquiry(card["number"], detail="verdict")).encode() + b"\n" for card in cards)
+    served.check.send("POST", "/v1/eligibility/batch", lines, {"Content-Type": "application/x-ndjson"})
+    assert len(waits) >= 2 * blocks
 
 
 def test_requests_of_one_connection_stay_in_order(served: Served) -> None:
