@@ -134,7 +134,8 @@ cdef class Connection:
 
     def eof_received(self):
         self.ended = True
-        return bool(self.held and self.rest)
+        # With TLS the connection ends as a whole, whatever is said here, and asyncio would log that.
+        return bool(self.held and self.rest) and self.transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self):
         _hold(self, PEER_SLOW)

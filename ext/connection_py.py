@@ -134,7 +134,7 @@ class Connection:
 
     def eof_received(self) -> bool:
         self._ended = True
-        return bool(self._held and self._rest)
+        return bool(self._held and self._rest) and self._transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self) -> None:
         self._hold(_PEER_SLOW)

@@ -22,9 +22,14 @@ SEEDS = st.integers(0, 2**32)
 class Transport:
     """Writes down what is asked of it."""
 
-    def __init__(self, log: list[Any]) -> None:
+    def __init__(self, log: list[Any], tls: bool) -> None:
         self.log = log
         self.closing = False
+        self.tls = tls
+
+    def get_extra_info(self, name: str) -> object:
+        assert name == "sslcontext"
+        return self if self.tls else None
 
     def is_closing(self) -> bool:
         return self.closing
@@ -60,7 +65,7 @@ class General:
 class Run:
     """One form of a connection, with everything around it."""
 
-    def __init__(self, form: ModuleType) -> None:
+    def __init__(self, form: ModuleType, tls: bool = False) -> None:
         self.log: list[Any] = []
         self.due: list[tuple[Any, ...]] = []
         self.draining = False
@@ -75,7 +80,7 @@ class Run:
             prefix=b"prefix",
             body_bytes_max=300,
         )
-        self.transport = Transport(self.log)
+        self.transport = Transport(self.log, tls)
         self.connection = form.Connection(self.shared, lambda: General(self.log))
         self.connection.connection_made(self.transport)
 
@@ -151,7 +156,8 @@ def some_headers(chance: random.Random) -> list[bytes]:
 @given(SEEDS)
 def test_both_do_the_same(seed: int) -> None:
     chance = random.Random(seed)
-    runs = [Run(form) for form in (connection, connection_py)]
+    tls = chance.random() < 0.3
+    runs = [Run(form, tls) for form in (connection, connection_py)]
     for step, given_ in steps(chance):
         for run in runs:
             do(run, step, given_)
@@ -166,6 +172,15 @@ def test_marks_of_ours_are_counted() -> None:
             run.connection.data_received(request * 50)
     assert runs[0].state() == runs[1].state()
     assert b"prefix-000007d0" in runs[0].log[-1][1]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("form", [connection, connection_py])
+def test_a_peer_that_sends_no_more_is_answered_unless_it_speaks_tls(form: ModuleType, tls: bool) -> None:
+    run = Run(form, tls)
+    run.connection.data_received(streams.request(b"{}") * 70)
+    assert run.connection.unanswered_bytes
+    assert run.connection.eof_received() is not tls
 
 
 @pytest.mark.parametrize("form", [connection, connection_py])
