@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from api import accepts, tls
 from engine.config import Config
@@ -216,17 +217,61 @@ def test_others_are_not(mutual: Party, known: bool) -> None:
 
 
 def test_wrong_settings_are_told(tmp_path: Path) -> None:
-    file = tmp_path / "some.pem"
+    """The file that is wrong is named, and what is: a missing key was once told as a certificate that is not found."""
+    file, missing, good, key = (tmp_path / name for name in ("some.pem", "missing", "good.pem", "key.pem"))
     file.write_text("nonsense")
-    for settings, said in (
-        ({"tls_certificate": file}, "belong together"),
-        ({"tls_key": file}, "belong together"),
-        ({"tls_client_ca": file}, "belong together"),
-        ({"tls_certificate": file, "tls_key": file}, "cannot be used"),
-        ({"tls_certificate": tmp_path / "missing", "tls_key": file}, "cannot be used: FileNotFoundError"),
+    certificate = trustme.CA(key_type=trustme.KeyType.ECDSA).issue_cert("checks.example")
+    certificate.cert_chain_pems[0].write_to_path(str(good))
+    certificate.private_key_pem.write_to_path(str(key))
+    other = tmp_path / "other.pem"
+    trustme.CA().issue_cert("checks.example").private_key_pem.write_to_path(str(other))
+    pair = {"tls_certificate": good, "tls_key": key}
+    for settings, field, said in (
+        ({"tls_certificate": file}, "tls_certificate", "belong together"),
+        ({"tls_key": file}, "tls_key", "belong together"),
+        ({"tls_client_ca": file}, "tls_client_ca", "belong together"),
+        (pair | {"tls_certificate": missing}, "tls_certificate", "missing cannot be used: No such file"),
+        (pair | {"tls_certificate": file}, "tls_certificate", "some.pem cannot be used: there is no certificate"),
+        (pair | {"tls_certificate": tmp_path}, "tls_certificate", "cannot be used: Is a directory"),
+        (pair | {"tls_key": missing}, "tls_key", "missing cannot be used: No such file"),
+        (pair | {"tls_key": file}, "tls_key", "some.pem cannot be used: there is no private key"),
+        (pair | {"tls_key": other}, "tls_key", "other.pem cannot be used: it is not the key of .*good.pem"),
+        (pair | {"tls_client_ca": missing}, "tls_client_ca", "missing cannot be used: No such file"),
+        (pair | {"tls_client_ca": key}, "tls_client_ca", "key.pem cannot be used: there is no certificate"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=said) as caught:
             tls.server_context(Config(**settings))
+        assert caught.value.field == field
+    assert tls.server_context(Config(**pair)) is not None
     assert tls.server_context(Config()) is None
     with pytest.raises(ConfigError, match="cannot be used"):
         tls.client_context(Config(tls_certificate=file))
+
+
+def test_a_key_with_a_passphrase_is_refused_not_asked_for(tmp_path: Path) -> None:
+    """A server that was started at a terminal once waited there for the passphrase."""
+    certificate = trustme.CA().issue_cert("checks.example")
+    key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    locked = serialization.BestAvailableEncryption(b"secret")
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "tls.pem"))
+    with pytest.raises(ConfigError, match="key.pem cannot be used: it is encrypted") as caught:
+        tls.server_context(Config(tls_certificate=tmp_path / "tls.pem", tls_key=tmp_path / "key.pem"))
+    assert caught.value.field == "tls_key"
+
+
+def test_a_client_that_ends_its_sending_is_not_logged(plain: Party) -> None:
+    """Under TLS nothing can be sent to it any more; once, each such client left a line of asyncio's in the log."""
+    with connect(plain, client(plain)) as connection:
+        connection.sendall(CHECK * 300)
+        connection.setblocking(False)
+        with contextlib.suppress(ssl.SSLError):
+            connection.unwrap()
+        connection.setblocking(True)
+        with contextlib.suppress(OSError):
+            while connection.recv(65536):
+                pass
+    with connect(plain, client(plain)) as connection:
+        ask(connection)
+    assert "eof_received" not in plain.server.said()
