@@ -169,6 +169,19 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
+def unpack(commit: str, place: Path) -> None:
+    """Put the revision's files into an empty folder."""
+    archive = place.with_suffix(".tar")
+    made = _git("archive", "--format=tar", f"--output={archive}", commit)
+    if made.returncode:
+        raise GateError(f"{commit[:12]} cannot be unpacked: {made.stderr.strip()}")
+    with tarfile.open(archive) as packed:
+        # Python 3.11 has filters from 3.11.4 on only.
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)
+        packed.extractall(place)
+    archive.unlink()
+
+
 def tree(commit: str) -> Path:
     """The revision's files, built in place; made once. An archive: nothing of it stays behind in the repository."""
     place = FOLDER / commit[:12]
@@ -176,13 +189,7 @@ def tree(commit: str) -> Path:
         return place
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    archive = place.with_suffix(".tar")
-    made = _git("archive", "--format=tar", f"--output={archive}", commit)
-    if made.returncode:
-        raise GateError(f"{commit[:12]} cannot be unpacked: {made.stderr.strip()}")
-    with tarfile.open(archive) as packed:
-        packed.extractall(place, filter="data")
-    archive.unlink()
+    unpack(commit, place)
     print(f"gate: building {commit[:12]}", flush=True)
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],

@@ -146,6 +146,13 @@ def test_an_unknown_revision_is_told_in_one_line(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "gate: no-such-revision is no revision of this repository\n"
 
 
+def test_a_revision_is_unpacked(tmp_path: Path) -> None:
+    """Python 3.11.2, which Debian 12 has, does not know the filters of tarfile: the gate ended with a traceback."""
+    gate.unpack("HEAD", tmp_path / "tree")
+    assert (tmp_path / "tree" / "ext" / "probe.pyx").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
 def test_an_unknown_budget_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert gate.main(["budgets", "seconds"]) == 2
     assert capsys.readouterr().err.startswith("gate: seconds is no budget; known: ")
