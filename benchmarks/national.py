@@ -14,11 +14,12 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from api.cli.people import today_in_japan
 from benchmarks import national_serving as serving
 from engine import keys
 from engine.config import Config
+from engine.errors import ShikakuError
 from engine.ingest.load import Load, Loaded
 from engine.ingest.registry import Registry
 from engine.recovery import index_directory
@@ -39,6 +41,7 @@ from loadtest.population.nation import TOWN_PEOPLE, Nation
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32
 """Parts that are generated together."""
+PEOPLE_MIN = 1_000
 BYTES_A_ROW = 425
 """Of the store, by experience: what the disk must have room for."""
 SEED = 20261123
@@ -216,34 +219,55 @@ def leave(registry: Registry) -> None:
 
 def run(people: int, folder: Path, ask: int, *, keep: bool, keep_caches: bool) -> int:
     global _nation
+    if (folder / "data").exists():
+        say(f"{folder / 'data'} is there already: remove it, or give another folder with FOLDER=")
+        return 2
     folder.mkdir(parents=True, exist_ok=True)
     figures = Figures(folder / "national.json")
     today = date.fromisoformat(today_in_japan().isoformat())
+    town = min(TOWN_PEOPLE, people // 4)
+    say(f"drawing a town of {town:,} people, of which a country of {people:,} is made")
     with timed(figures, "drawing the town, s"):
-        nation = _nation = Nation(people, SEED, today, min(TOWN_PEOPLE, max(1, people // 4)))
+        nation = _nation = Nation(people, SEED, today, town)
     needed = nation.rows * BYTES_A_ROW + min(BATCH, nation.parts) * nation.town_rows * 310
     free = shutil.disk_usage(folder).free
     if needed > free:
         say(f"{folder} has {free / 1e9:,.0f} GB free and {needed / 1e9:,.0f} are needed: give another with FOLDER=")
         return 2
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        config = prepared(folder, nation)
-        source = Source(nation, folder, pool)
-        save = free - needed > nation.rows * 60
-        made = loaded(config, nation, source, figures, save)
-    rebuilt(config, figures, made.keys)
-    wrong = serving.measure(config, nation, ask, figures, keep_caches=keep_caches)
+    # Ctrl-C is for this process: the others end with it.
+    ignoring = (signal.SIGINT, signal.SIG_IGN)
+    try:
+        with multiprocessing.get_context("fork").Pool(2, signal.signal, ignoring) as pool:
+            config = prepared(folder, nation)
+            source = Source(nation, folder, pool)
+            save = free - needed > nation.rows * 60
+            made = loaded(config, nation, source, figures, save)
+        rebuilt(config, figures, made.keys)
+        wrong = serving.measure(config, nation, ask, figures, keep_caches=keep_caches)
+    finally:
+        if not keep:
+            remove(folder)
     print_table(figures)
-    if not keep:
-        remove(config, folder)
     return 1 if wrong else 0
 
 
-def remove(config: Config, folder: Path) -> None:
-    store = StoreReader(config.store_dir, key_id=keys.load(config.key_file).key_id, map_bytes=config.map_bytes)
-    shutil.rmtree(index_directory(config, store.store_id), ignore_errors=True)
-    store.close()
-    shutil.rmtree(config.data_dir)
+def remove(folder: Path) -> None:
+    """Whatever takes room, however far the run has come."""
+    config = Config(data_dir=folder / "data", key_file=folder / "master.key")
+    with suppress(ShikakuError):
+        store = StoreReader(config.store_dir, key_id=keys.load(config.key_file).key_id, map_bytes=config.map_bytes)
+        shutil.rmtree(index_directory(config, store.store_id), ignore_errors=True)
+        store.close()
+    shutil.rmtree(config.data_dir, ignore_errors=True)
+    for left in (folder / "first.csv", *folder.glob("part-*.csv")):
+        left.unlink(missing_ok=True)
+
+
+def number_of_people(text: str) -> int:
+    """Fewer would have too few keys for the figures."""
+    if int(text) < PEOPLE_MIN:
+        raise argparse.ArgumentTypeError(f"at least {PEOPLE_MIN:,}")
+    return int(text)
 
 
 def print_table(figures: Figures) -> None:
@@ -261,13 +285,17 @@ def print_table(figures: Figures) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=1_000_000)
+    parser.add_argument("--people", type=number_of_people, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=ROOT / "var" / "national")
     parser.add_argument("--ask", type=int, default=2_000, help="inquiries over HTTP")
     parser.add_argument("--keep", action="store_true", help="leave store and index in place")
     parser.add_argument("--keep-caches", action="store_true", help="do not empty the disk cache, even if allowed to")
     given = parser.parse_args(arguments)
-    return run(given.people, given.folder, given.ask, keep=given.keep, keep_caches=given.keep_caches)
+    try:
+        return run(given.people, given.folder, given.ask, keep=given.keep, keep_caches=given.keep_caches)
+    except KeyboardInterrupt:
+        say("interrupted" + ("" if given.keep else ": nothing is left of it"))
+        return 130
 
 
 if __name__ == "__main__":

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 FIGURES = (
@@ -43,3 +48,38 @@ def test_a_disk_without_room_is_told_before_anything_is_done(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "FOLDER=" in done.stdout
     assert not (tmp_path / "run" / "data").exists()
+
+
+@pytest.mark.parametrize("people", ["0", "-5", "999", "many"])
+def test_a_number_that_makes_no_country_is_told(tmp_path: Path, people: str) -> None:
+    """Nobody, and fewer than nobody, were generated and loaded; then came a traceback, and the same in the next run."""
+    command = [sys.executable, "-m", "benchmarks.national", "--people", people, "--folder", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "--people" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_store_of_before_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    command = [sys.executable, "-m", "benchmarks.national", "--people", "2000", "--folder", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "FOLDER=" in done.stdout and done.stderr == ""
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["data"]
+
+
+def test_an_interrupted_run_leaves_nothing_that_takes_room(tmp_path: Path) -> None:
+    """It left its store, of which the next run said so in a traceback."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "benchmarks.national", "--people", "60000", "--folder", str(folder)]
+    child = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    until = time.monotonic() + 120
+    while not list(folder.glob("data/spool/load-*")) and child.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGINT)
+    said, _ = child.communicate(timeout=120)
+    assert child.returncode == 130 and "Traceback" not in said, said
+    assert said.splitlines()[-1].endswith("interrupted: nothing is left of it")
+    assert not (folder / "data").exists() and not list(folder.glob("*.csv"))
