@@ -150,10 +150,10 @@ def feed_files(source: Path) -> list[Path]:
     return found
 
 
-def format_of(path: Path) -> str:
-    """The format that a file's suffix says. Raises CommandError."""
+def format_of(path: Path, otherwise: str = "give --format") -> str:
+    """The format that a file's suffix says. Raises CommandError, with what to do otherwise."""
     if path.suffix not in _FORMATS:
-        raise CommandError(Exit.USAGE, "feed.format", f"the format of {path} is not clear: give --format")
+        raise CommandError(Exit.USAGE, "feed.format", f"the format of {path} is not clear: {otherwise}")
     return _FORMATS[path.suffix]
 
 

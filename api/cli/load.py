@@ -42,19 +42,23 @@ def load(
     config = settings(config_file, data_dir, key_file)
     files = [path for source in sources for path in feed_files(source)]
     for path in files:
-        format_of(path)
+        format_of(path, "name it .csv, .ndjson or .jsonl")
     if encoding not in ("utf-8", "cp932"):
         raise ConfigError("the encoding is utf-8 or cp932", field="encoding")
     day = None if as_of is None else days.parse_iso(as_of)
     secrets = keys.load(config.key_file)
     begun = clock.monotonic_ns()
     total = sum(path.stat().st_size for path in files)
-    with instance.load_lock(config.data_dir), _shown(total) as advance:
-        with Load(config, secrets, total_bytes=total, progress=advance) as work:
-            try:
-                loaded = work.run(files, encoding="cp932" if encoding == "cp932" else "utf-8", as_of=day)
-            except InputError as error:
-                raise _rejected(error, files, work.loaded.files + work.loaded.replayed, as_json) from None
+    try:
+        with instance.load_lock(config.data_dir), _shown(total) as advance:
+            with Load(config, secrets, total_bytes=total, progress=advance) as work:
+                try:
+                    loaded = work.run(files, encoding="cp932" if encoding == "cp932" else "utf-8", as_of=day)
+                except InputError as error:
+                    raise _rejected(error, files, work.loaded.files + work.loaded.replayed, as_json) from None
+    except KeyboardInterrupt:
+        typer.echo("shikaku: interrupted; files that are in stay in: repeat the command to go on", err=True)
+        raise
     seconds = (clock.monotonic_ns() - begun) / 1e9
     if as_json:
         from api.cli.output import print_json

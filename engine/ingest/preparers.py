@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -50,6 +51,8 @@ class Preparers:
         known: Callable[[bytes], bool],
     ) -> None:
         self._spool_dir = spool_dir
+        # A process that outlived a killed load for a moment may still write to a file of its own.
+        self._spooled_name = f"load-{os.getpid()}-"
         self._now_ms = now_ms
         self._known = known
         self._processes = processes
@@ -80,6 +83,10 @@ class Preparers:
             thread.join()
         for _child, connection in self._children:
             connection.close()
+        # What was prepared and will not be written: records of people, and as large as the files.
+        with suppress(OSError):
+            for left in self._spool_dir.glob(f"{self._spooled_name}*"):
+                left.unlink()
 
     def each(self, files: Iterator[Path]) -> Iterator[Ready]:
         """What became of each file, in order. Raises what ended the preparation of one (ShikakuError, OSError)."""
@@ -142,8 +149,7 @@ class Preparers:
                 return self._taken - 1, path
 
     def _made(self, connection: Connection, at: int, path: Path) -> Ready:
-        # A process that outlived a killed load for a moment may still write to a file of its own.
-        spooled = self._spool_dir / f"load-{os.getpid()}-{at}"
+        spooled = self._spool_dir / f"{self._spooled_name}{at}"
         size_bytes = 0
         try:
             size_bytes = path.stat().st_size

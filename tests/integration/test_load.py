@@ -304,6 +304,16 @@ def test_a_file_that_is_no_feed_is_refused(tmp_path: Path) -> None:
     registries.assert_sound(config)
 
 
+def test_a_rejected_file_leaves_nothing_of_those_behind_it(tmp_path: Path, country: list[Path]) -> None:
+    """They were prepared meanwhile, and lay in the spool until the next start: records of people."""
+    config = make_country(tmp_path, "loaded")
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("a,b\n1,2\n")
+    with pytest.raises(FeedHeaderError):
+        load(config, [wrong, *country])
+    assert list(config.spool_dir.iterdir()) == []
+
+
 def test_an_insurer_that_is_not_registered_is_refused(tmp_path: Path) -> None:
     config = make(tmp_path, "loaded")
     with pytest.raises((InsurerUnknownError, FeedRowsError)):

@@ -125,6 +125,8 @@ def test_an_interrupted_load_says_so_in_one_line_and_goes_on(tmp_path: Path, mom
         os.killpg(child.pid, signal.SIGINT)
         _, said = child.communicate(timeout=60)
         assert child.returncode == 130 and "Traceback" not in said, said
+        assert said.splitlines()[-1] == "shikaku: interrupted; files that are in stay in: repeat the command to go on"
+        assert list((config.data_dir / "spool").iterdir()) == []
         code, said = load(config, feeds)
         assert code == 0, said
         checked = shikaku("fsck", "--data", config.data_dir, "--key", config.key_file)
