@@ -54,6 +54,25 @@ class RefusedRow(Exception):
         return RowError(row=row, column=self.column, code=self.code, kind=self.kind)
 
 
+class Written(View, Protocol):
+    """A view that what a row makes of a person is put into, for the rows behind it."""
+
+    def put(self, number: int | None, person: Person) -> object:
+        """Register a person anew (None), or as known from now on."""
+
+
+def apply_rows(rows: Iterable[Row], view: Written, keys: Keys) -> tuple[dict[Op, int], list[RowError]]:
+    """Apply rows one after the other: how many of each kind were, and why the others were refused."""
+    counts, refused = dict.fromkeys(Op, 0), []
+    for row in rows:
+        try:
+            view.put(*apply_row(row, view, keys))
+            counts[row.op] += 1
+        except RefusedRow as refusal:
+            refused.append(refusal.error(row.row))
+    return counts, refused
+
+
 def apply_row(row: Row, view: View, keys: Keys) -> tuple[int | None, Person]:
     """What a row makes of whom: (person number, or None for somebody new; the person as known from now on).
 

@@ -27,7 +27,7 @@ from engine.construction import Construction
 from engine.entries import ENTRY_BYTES
 from engine.errors import FeedRowsError, InsurerUnknownError, ShikakuError
 from engine.ingest import bulk, feed, pieces
-from engine.ingest.apply import RefusedRow, apply_row
+from engine.ingest.apply import apply_rows
 from engine.ingest.pieces import Piece, Rules
 from engine.ingest.preparers import Preparers, Ready
 from engine.ingest.registry import FeedHeader, freshened
@@ -284,7 +284,7 @@ class Load:
         with self._timed("writing the store"), self._store.transaction() as txn:
             txn.put_versions(made.records, append=True)
             workspace = Workspace(self._keys, self._built(), txn.newest, piece.next_person)
-            applied, refused = self._apply(workspace, one_by_one)
+            applied, refused = apply_rows(one_by_one, workspace, self._keys)
             if workspace.birth_moved and made.records:
                 raise _Entangled
             next_seq = self._seq + 1 + len(made.records)
@@ -297,16 +297,6 @@ class Load:
         with self._timed("filling the index"):
             self._enter(made, workspace)
         return refused
-
-    def _apply(self, workspace: Workspace, rows: list[Row]) -> tuple[dict[Op, int], list[RowError]]:
-        counts, refused = dict.fromkeys(Op, 0), []
-        for row in rows:
-            try:
-                workspace.put(*apply_row(row, workspace, self._keys))
-                counts[row.op] += 1
-            except RefusedRow as refusal:
-                refused.append(refusal.error(row.row))
-        return counts, refused
 
     def _enter(self, made: Packed, workspace: Workspace) -> None:
         added, removed = workspace.differences()

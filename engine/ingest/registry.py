@@ -33,7 +33,7 @@ from engine.errors import (
 )
 from engine.index import IndexWriter
 from engine.ingest import bulk, feed, plain, publication
-from engine.ingest.apply import RefusedRow, apply_row, settled
+from engine.ingest.apply import RefusedRow, apply_row, apply_rows, settled
 from engine.ingest.rows import Op, Report, Row, RowError
 from engine.ingest.spool import Spool, Staged
 from engine.ingest.workspace import Workspace
@@ -460,16 +460,10 @@ class _Import:
     def _apply_others(
         self, workspace: Workspace, staged: Staged, others: np.ndarray
     ) -> tuple[dict[Op, int], list[RowError]]:
-        counts, refused = dict.fromkeys(Op, 0), []
         rows = staged.rows[others]
-        for number, op, person in zip(rows["row"].tolist(), rows["op"].tolist(), staged.people(others), strict=True):
-            row = Row(row=number, op=bulk.OPS[op], person=_decode_person(person))
-            try:
-                workspace.put(*apply_row(row, workspace, self._keys))
-                counts[row.op] += 1
-            except RefusedRow as refusal:
-                refused.append(refusal.error(row.row))
-        return counts, refused
+        cells = zip(rows["row"].tolist(), rows["op"].tolist(), staged.people(others), strict=True)
+        made = (Row(row=number, op=bulk.OPS[op], person=_decode_person(person)) for number, op, person in cells)
+        return apply_rows(made, workspace, self._keys)
 
     def _remember(self, persons: np.ndarray, entries: np.ndarray, workspace: Workspace) -> None:
         """Let later chunks find the people of this one. Readers do not see these entries."""
