@@ -213,6 +213,12 @@ def test_others_are_not(mutual: Party, known: bool) -> None:
             raise ConnectionResetError
 
 
+def test_the_command_line_says_that_it_is_one_of_the_others(mutual: Party) -> None:
+    inquiry = ["--insurer", api.INSURER, "--symbol", "1", "--number", "7", "--birth-date", "2000-01-02"]
+    done = shikaku("check", *inquiry, "--institution", api.INSTITUTION, "--config", mutual.settings)
+    assert done.returncode == 3 and "only clients with a certificate (tls_client_ca)" in done.stderr
+
+
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
