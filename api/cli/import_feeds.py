@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -147,6 +148,9 @@ def feed_files(source: Path) -> list[Path]:
         found = [source] if source.is_file() else []
     if not found:
         raise CommandError(Exit.USAGE, "file.unreadable", f"there is no feed at {source}")
+    for path in found:
+        if not path.is_file() or not os.access(path, os.R_OK):
+            raise CommandError(Exit.USAGE, "file.unreadable", f"{path} is no file that can be read")
     return found
 
 
@@ -157,7 +161,8 @@ def format_of(path: Path, otherwise: str = "give --format") -> str:
     return _FORMATS[path.suffix]
 
 
-def print_errors(found: dict[str, Any]) -> None:
+def print_errors(found: dict[str, Any], all_by: str = "--report FILE") -> None:
+    """The first errors as a table; `all_by` is what lists the others."""
     from api.cli.output import print_table
 
     errors = found["errors"]
@@ -165,7 +170,7 @@ def print_errors(found: dict[str, Any]) -> None:
         rows = [(each["row"], each["column"], each["code"], each["kind"]) for each in errors[:_ERRORS_SHOWN]]
         print_table(("data row", "column", "code", "kind of value"), rows)
     if found["error_count"] > _ERRORS_SHOWN:
-        typer.echo(f"... and {found['error_count'] - _ERRORS_SHOWN} more errors; --report FILE lists them")
+        typer.echo(f"... and {found['error_count'] - _ERRORS_SHOWN} more errors; {all_by} lists them")
 
 
 def _receipt_line(feed: Feed, receipt: dict[str, Any], seconds: float) -> str:

@@ -72,13 +72,13 @@ def load(
 
 def _rejected(error: InputError, files: list[Path], at: int, as_json: bool) -> CommandError:
     found = rejection_of(error)
+    where = files[at] if at < len(files) else "a feed"
     if as_json:
         from api.cli.output import print_json
 
         print_json(found)
     else:
-        print_errors(found)
-    where = files[at] if at < len(files) else "a feed"
+        print_errors(found, f"shikaku import {where} --dry-run --report FILE")
     detail = f"{where} is rejected: {found['detail']}; the files before it are in. Correct it and repeat the command"
     return CommandError(Exit.NEGATIVE, found["code"], detail)
 

@@ -148,3 +148,21 @@ def test_a_rejected_file_is_named_with_its_rows(tmp_path: Path) -> None:
         assert code == 0 and "3 files (1 were in before)" in said
     finally:
         remove_index(config.data_dir, config.key_file)
+
+
+def test_a_rejected_file_says_what_lists_its_errors(tmp_path: Path) -> None:
+    """It once named an option that only the import has, and `--format`, which it has not either."""
+    config = make_store(tmp_path)
+    named = ("--data", config.data_dir, "--key", config.key_file)
+    try:
+        wrong = tmp_path / "wrong.csv"
+        wrong.write_text("op,insurer_number,number,birth_date,name\n" + "new,,,,\n" * 30, "utf-8")
+        done = shikaku("load", wrong, *named)
+        assert done.returncode == 1
+        assert f"shikaku import {wrong} --dry-run --report FILE lists them" in done.stdout
+        listed = shikaku("import", wrong, "--dry-run", "--report", tmp_path / "errors.json", *named)
+        assert listed.returncode == 1 and (tmp_path / "errors.json").stat().st_size > 2000
+        unclear = shikaku("load", tmp_path / "master.key", *named)
+        assert unclear.returncode == 2 and "name it .csv, .ndjson or .jsonl" in unclear.stderr
+    finally:
+        remove_index(config.data_dir, config.key_file)

@@ -235,6 +235,19 @@ def test_a_folder_is_taken_in_order_of_name(tmp_path: Path) -> None:
         import_feeds.feed_files(tmp_path / "absent")
 
 
+@pytest.mark.parametrize("kind", ["folder", "link to nothing"])
+def test_what_is_no_file_in_a_folder_of_feeds_is_told(tmp_path: Path, kind: str) -> None:
+    """A load ended as if it were a defect."""
+    (tmp_path / "a.csv").touch()
+    if kind == "folder":
+        (tmp_path / "b.csv").mkdir()
+    else:
+        (tmp_path / "b.csv").symlink_to(tmp_path / "absent")
+    with pytest.raises(CommandError, match="b.csv is no file that can be read") as caught:
+        import_feeds.feed_files(tmp_path)
+    assert caught.value.exit_code == Exit.USAGE
+
+
 def test_a_check_with_wrong_input_ends_with_2_and_names_the_field(store: Command) -> None:
     code, _, err = store.on_store("check", "--insurer", "01130012", "--local")
     assert code == Exit.USAGE and "card.number" in err
