@@ -166,16 +166,21 @@ def answer_digest_of(data: bytes) -> bytes:
     return data[ANSWER_OFFSET:FIXED_BYTES]
 
 
+def is_day(as_of: int) -> bool:
+    """Whether a decimal number yyyymmdd is a day of the calendar; 0 stands for none."""
+    try:
+        return as_of == 0 or bool(datetime.date(as_of // 10_000, as_of // 100 % 100, as_of % 100))
+    except ValueError:
+        return False
+
+
 def _check(kind: int, flags: int, as_of: int) -> None:
     if kind not in _KINDS:
         raise AuditEntryError("is no known kind of entry", field="kind")
     if flags & ~ALL_FLAGS:
         raise AuditEntryError("has a flag that is not known", field="flags")
-    if as_of:
-        try:
-            datetime.date(as_of // 10_000, as_of // 100 % 100, as_of % 100)
-        except ValueError:
-            raise AuditEntryError("is no day of the calendar", field="as_of") from None
+    if not is_day(as_of):
+        raise AuditEntryError("is no day of the calendar", field="as_of")
 
 
 def _tail(data: bytes) -> tuple[str, str]:

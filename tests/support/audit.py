@@ -7,9 +7,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from engine.audit import entry
+from engine.audit import entry, frames, merkle
 from engine.audit.entry import Entry, Flags, Kind
+from engine.audit.frames import Header
 from engine.audit.log import LogWriter
+from engine.audit.merkle import Frontier
 from engine.audit.notes import Scheme, Signer
 
 ORIGIN = "log.example/shikaku/0"
@@ -62,3 +64,19 @@ def make_log(folder: Path, count: int, *, private: bytes = b"sealed", signed: bo
         if signed:
             log.sign_checkpoint()
     return entries
+
+
+def forge(folder: Path, entries: list[bytes], per_segment: int, *, private: bytes = b"sealed") -> None:
+    """Segments and level files of any entries, as somebody would write them who knows the format; nothing is signed."""
+    folder.mkdir(exist_ok=True)
+    for path in (*folder.glob("segment-*"), *folder.glob("level-*")):
+        path.unlink()
+    for first in range(0, len(entries), per_segment):
+        row = entries[first : first + per_segment]
+        data = frames.encode_header(Header(first, b"i" * 16, 0)) + b"".join(
+            frames.encode_each(row, [private] * len(row))
+        )
+        (folder / frames.name_of(first)).write_bytes(data + bytes(300))
+    frontier = Frontier()
+    for level, hashes in frontier.extend(merkle.leaf_hashes(entries)).items():
+        (folder / f"level-{level}").write_bytes(hashes)
