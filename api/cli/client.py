@@ -79,11 +79,16 @@ def check_client(config: Config, **options: Any) -> Client:
     """The check port of the server that runs on the data folder, else of the one that the settings name."""
     state = _running(config)
     port = state.check_port if state else config.port
+    return Client(config.host, port, context=check_context(config), **options)
+
+
+def check_context(config: Config) -> ssl.SSLContext | None:
+    """TLS as the check port speaks it, if it does. Raises ConfigError; CommandError if it lets no such client in."""
     if config.tls_client_ca is not None:
         # Else it would be told that no server answers.
         detail = "the check port lets in only clients with a certificate (tls_client_ca), and this command has none"
         raise CommandError(Exit.UNREACHABLE, "server.unreachable", detail)
-    return Client(config.host, port, context=tls.client_context(config), **options)
+    return tls.client_context(config)
 
 
 def registry_client(config: Config, **options: Any) -> Client:

@@ -19,7 +19,7 @@ import msgspec
 import typer
 
 from api import instance
-from api.cli.client import Client
+from api.cli.client import Client, check_context
 from api.cli.options import settings
 from api.exits import CommandError, Exit, die_with_parent
 from engine import clock
@@ -60,14 +60,16 @@ def demo(
     from api.cli.personas import cast_of
 
     config = settings(None, folder / "data", folder / "master.key", port=port, workers=workers)
+    context = check_context(config)
     made = prepare(config, folder, people)
     cast = cast_of(made.today)
     with serving(config, folder) as (server, state):
-        checks = Client(state.host, state.check_port)
+        checks = Client(state.host, state.check_port, context=context)
         answers = [checks.send("POST", "/v1/eligibility/check", each["request"]) for each in cast]
         wrong = show_cast(cast, answers)
-        show_addresses(state)
-        show_curls(checks.address, cast, answers)
+        show_addresses(checks.address, Client(state.host, state.registry_port).address)
+        trusting = [] if config.tls_certificate is None else ["--cacert", str(config.tls_certificate)]
+        show_curls(["curl", "-s", *trusting, f"{checks.address}/v1/eligibility/check"], cast, answers)
         if wrong:
             detail = f"{wrong} of {len(cast)} personas got another verdict"
             raise CommandError(Exit.NEGATIVE, "demo.verdict", f"{detail}; if you changed the data, delete {folder}")
@@ -211,7 +213,7 @@ def _ready(server: subprocess.Popen[bytes], config: Config, log: Path) -> instan
             code = Exit(server.returncode) if server.returncode in set(Exit) else Exit.DEFECT
             raise CommandError(code, "demo.server", f"the server did not start: {(lines or [''])[-1]} (see {log})")
         state = instance.read_state(config.data_dir)
-        if state is not None and state.supervisor_pid == server.pid and _answers(state):
+        if state is not None and state.supervisor_pid == server.pid and _answers(config, state):
             return state
         try:
             server.wait(_POLL_SECONDS)
@@ -220,10 +222,10 @@ def _ready(server: subprocess.Popen[bytes], config: Config, log: Path) -> instan
     raise CommandError(Exit.UNREACHABLE, "server.unreachable", f"the server was not ready in time (see {log})")
 
 
-def _answers(state: instance.ServerState) -> bool:
+def _answers(config: Config, state: instance.ServerState) -> bool:
     try:
-        for port in (state.check_port, state.registry_port):
-            Client(state.host, port, timeout=5.0).get("/readyz")
+        for port, context in ((state.check_port, check_context(config)), (state.registry_port, None)):
+            Client(state.host, port, timeout=5.0, context=context).get("/readyz")
     except CommandError:
         return False
     return True
@@ -255,16 +257,15 @@ def as_expected(persona: dict[str, Any], answer: dict[str, Any]) -> bool:
     ) <= set(answer["notes"])
 
 
-def show_addresses(state: instance.ServerState) -> None:
+def show_addresses(check: str, registry: str) -> None:
     """Where everything is."""
     from api.cli.output import print_pairs
 
-    check, registry = (f"http://{state.host}:{port}" for port in (state.check_port, state.registry_port))
     typer.echo("")
     print_pairs({"checks": check, "registry": registry, "documentation": f"{check}/docs"})
 
 
-def show_curls(address: str, cast: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+def show_curls(command: list[str], cast: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
     """A command to paste for the first persona of each of three verdicts, with the answer just got."""
     shown: set[str] = set()
     for each, answer in zip(cast, answers, strict=True):
@@ -273,6 +274,6 @@ def show_curls(address: str, cast: list[dict[str, Any]], answers: list[dict[str,
         shown.add(answer["verdict"])
         body = shlex.quote(msgspec.json.encode(each["request"]).decode())
         typer.echo(f"\n# {each['name']}: {each['note']}")
-        typer.echo(f"curl -s {address}/v1/eligibility/check -H 'Content-Type: application/json' -d {body}")
+        typer.echo(f"{shlex.join(command)} -H 'Content-Type: application/json' -d {body}")
         typer.echo(msgspec.json.encode(answer).decode())
     typer.echo("")

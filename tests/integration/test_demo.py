@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trustme
 
 from api.cli.demo import _wait_for_ctrl_c
 from api.exits import Exit
@@ -46,6 +47,20 @@ def test_once_from_nothing_then_again_then_with_other_people(folder: Path) -> No
     assert second.returncode == Exit.OK and "using the sample population" in second.stdout
     third = demo(folder, "--people", PEOPLE + 1)
     assert third.returncode == Exit.OK and "the former one has 300 people" in third.stdout
+
+
+def test_it_speaks_tls_if_the_settings_say_so(folder: Path, tmp_path: Path) -> None:
+    """Its server did, and it waited for an answer in plain text until its patience was at an end."""
+    certificate = trustme.CA(key_type=trustme.KeyType.ECDSA).issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+    certificate.private_key_pem.write_to_path(str(tmp_path / "tls.key"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "tls.pem"))
+    pair = {"SHIKAKU_TLS_CERTIFICATE": str(tmp_path / "tls.pem"), "SHIKAKU_TLS_KEY": str(tmp_path / "tls.key")}
+    command = ("demo", "--folder", folder, "--port", free_ports(), "--people", PEOPLE, "--once")
+    done = shikaku(*command, env=os.environ | pair)
+    assert done.returncode == Exit.OK, done.stderr
+    assert f"curl -s --cacert {tmp_path / 'tls.pem'} https://127.0.0.1:" in done.stdout
+    mutual = shikaku(*command, env=os.environ | pair | {"SHIKAKU_TLS_CLIENT_CA": str(tmp_path / "tls.pem")})
+    assert mutual.returncode == Exit.UNREACHABLE and "tls_client_ca" in mutual.stderr
 
 
 def test_the_printed_commands_give_the_printed_answers_until_ctrl_c(folder: Path, tmp_path: Path) -> None:
