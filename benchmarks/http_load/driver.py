@@ -10,13 +10,14 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
 SOURCE = Path(__file__).with_name("load.c")
 OPEN_SOURCE = Path(__file__).with_name("open.c")
+HANDSHAKES_SOURCE = Path(__file__).with_name("handshakes.c")
 
 
 class LoadError(Exception):
@@ -144,26 +145,81 @@ class Latencies(NamedTuple):
     most: float
 
 
+class Certificate(NamedTuple):
+    """What a client shows of itself: files in PEM."""
+
+    chain: Path
+    key: Path
+
+
 def open_loop(
-    program: Path, samples: Path, port: int, *, rate: int, seconds: float, connections: int = 64
-) -> Latencies:
+    program: Path, samples: Path, port: int, *, rate: int, seconds: float, connections: int = 64, tls: bool = False,
+    certificate: Certificate | None = None, begun: Callable[[], object] = lambda: None,
+) -> Latencies:  # fmt: skip
     """Send requests at a rate, whatever becomes of them. Raises LoadError if an answer was wrong.
 
-    Args: program: `build(source=OPEN_SOURCE)`.
+    Args:
+        program: `build(source=OPEN_SOURCE)`, with `tls=True` for TLS.
+        begun: called when all connections are there and the first request is sent.
     """
     command = [str(program), str(port), str(connections), str(rate), str(seconds), str(samples)]
-    core = cores()[1]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=10 * seconds + 60,
-        preexec_fn=lambda: os.sched_setaffinity(0, core),
-    )
-    if done.returncode:
-        raise LoadError(done.stderr.strip())
-    count, late, *latencies = done.stdout.split()
-    return Latencies(int(count), int(late), *(float(one) / 1000 for one in latencies))
+    command += ["tls"] if tls else []
+    count, late, *latencies = _numbers([*command, *_shown(certificate)], 10 * seconds + 60, begun)
+    return Latencies(int(count), int(late), *(one / 1000 for one in latencies))
+
+
+class Handshakes(NamedTuple):
+    """New connections, each with one request; times from the call of connect to the whole answer, in milliseconds."""
+
+    count: int
+    seconds: float
+    resumed: int
+    p50: float
+    p99: float
+    most: float
+
+    @property
+    def rate(self) -> float:
+        """Connections a second."""
+        return self.count / self.seconds
+
+
+def handshakes(
+    program: Path, samples: Path, port: int, *, count: int, at_once: int, resumed: bool = False,
+    certificate: Certificate | None = None,
+) -> Handshakes:  # fmt: skip
+    """Connect so often, with or without the server's newest ticket. Raises LoadError if anything went wrong.
+
+    Args:
+        program: `build(source=HANDSHAKES_SOURCE, tls=True)`.
+        at_once: how many are under way at the same time.
+    """
+    command = [str(program), str(port), str(count), str(at_once), str(samples), "resumed" if resumed else "full"]
+    made, ns, with_ticket, *latencies = _numbers([*command, *_shown(certificate)], 60 + count / 10)
+    return Handshakes(int(made), ns / 1e9, int(with_ticket), *(one / 1000 for one in latencies))
+
+
+def _shown(certificate: Certificate | None) -> list[str]:
+    return [] if certificate is None else [str(certificate.chain), str(certificate.key)]
+
+
+def _numbers(command: list[str], seconds: float, begun: Callable[[], object] | None = None) -> list[float]:
+    """What a load prints, on the load's core; `begun` is called at its first line if it prints two."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores()[1]),
+    )  # fmt: skip
+    with process:
+        try:
+            assert process.stdout is not None
+            if begun is not None and process.stdout.readline():
+                begun()
+            said, complaint = process.communicate(timeout=seconds)
+        finally:
+            process.kill()
+    if process.returncode:
+        raise LoadError(complaint.strip())
+    return [float(one) for one in said.split()]
 
 
 def cpu_ns(pids: Iterable[int]) -> int:

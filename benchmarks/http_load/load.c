@@ -7,13 +7,9 @@
    many, and the nanoseconds it took. The first wrong answer ends the program with a message and code 1.
    It is C so that it is never what is waited for: the server's CPU time is what is measured, with the server busy. */
 
-#include "samples.h"
+#include "tls.h"
 #include <sys/epoll.h>
 #include <time.h>
-#ifdef WITH_TLS
-#include <openssl/ssl.h>
-static SSL_CTX *context;
-#endif
 
 enum { ROOM = 1 << 20, DEPTH_MAX = 64, EVENTS = 256 };
 
@@ -31,26 +27,12 @@ static long left_to_send, left_to_read;
 static void connect_to(struct connection *one, int port, int tls) {
     one->fd = connected(port);
     one->buffer = malloc(ROOM);
-#ifdef WITH_TLS
-    if (tls) {
-        SSL *session = one->tls = SSL_new(context);
-        SSL_set_fd(session, one->fd);
-        if (SSL_connect(session) != 1) fail("the TLS handshake failed");
-        if (SSL_version(session) != TLS1_3_VERSION) fail("TLS 1.3 was not agreed");
-    }
-#else
-    if (tls) fail("built without TLS");
-#endif
+    if (tls) one->tls = secured(one->fd);
 }
 
 static void send_all(struct connection *one, const char *data, size_t size) {
     while (size) {
-        ssize_t sent;
-#ifdef WITH_TLS
-        if (one->tls) sent = SSL_write(one->tls, data, (int)size);
-        else
-#endif
-            sent = send(one->fd, data, size, MSG_NOSIGNAL);
+        ssize_t sent = put(one->fd, one->tls, data, size);
         if (sent <= 0) fail("the server closed a connection");
         data += sent, size -= (size_t)sent;
     }
@@ -73,14 +55,7 @@ static void ask(struct connection *one) {
 }
 
 static void receive(struct connection *one) {
-    ssize_t got;
-#ifdef WITH_TLS
-    if (one->tls) got = SSL_read(one->tls, one->buffer + one->filled, (int)(ROOM - one->filled));
-    else
-#endif
-        got = recv(one->fd, one->buffer + one->filled, ROOM - one->filled, 0);
-    if (got <= 0) fail("the server closed a connection");
-    one->filled += (size_t)got;
+    one->filled += get(one->fd, one->tls, one->buffer + one->filled, ROOM - one->filled);
     size_t at = 0;
     while (one->open) {
         size_t used = check(one->buffer + at, one->filled - at, &samples[one->asked[one->first]]);
@@ -106,11 +81,7 @@ static void run(struct connection *all, unsigned count, int poll) {
         for (int n = 0; n < ready; n++) {
             struct connection *one = events[n].data.ptr;
             do receive(one);
-#ifdef WITH_TLS
-            while (one->tls && one->open && SSL_pending(one->tls));
-#else
-            while (0);
-#endif
+            while (one->open && has_more(one->tls));
         }
     }
     clock_gettime(CLOCK_MONOTONIC, &stop);
@@ -126,10 +97,7 @@ int main(int argc, char **argv) {
     read_samples(argv[4]);
     int poll = epoll_create1(0);
     struct connection *all = calloc(count, sizeof *all);
-#ifdef WITH_TLS
-    context = SSL_CTX_new(TLS_client_method());
-    SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
-#endif
+    if (argc > 5) prepare_tls(NULL, NULL);
     for (unsigned n = 0; n < count; n++) {
         connect_to(&all[n], atoi(argv[1]), argc > 5);
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = &all[n]};

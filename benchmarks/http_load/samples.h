@@ -42,7 +42,7 @@ static void read_samples(const char *path) {
 }
 
 /* A connection to the loopback. */
-static int connected(int port) {
+static inline int connected(int port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int yes = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address)) fail("cannot connect");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import trustme
 
 from benchmarks.http_load import driver
 from benchmarks.http_load.driver import Driver, LoadError, Sample
@@ -159,3 +161,116 @@ def test_a_wrong_answer_ends_the_open_loop(open_program: Path, tmp_path: Path) -
     toy.body = b"answer x"
     with pytest.raises(LoadError, match="not the expected one"):
         open_loop(toy, open_program, tmp_path, 100, 1)
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+AUTHORITY = trustme.CA(key_type=trustme.KeyType.ECDSA)
+
+
+class TlsToy(Toy):
+    """The same behind TLS."""
+
+    def __init__(self) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        AUTHORITY.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA).configure_cert(self.context)
+        super().__init__()
+
+    def _serve(self, peer: socket.socket) -> None:
+        with suppress(OSError):
+            super()._serve(self.context.wrap_socket(peer, server_side=True))
+
+
+@pytest.fixture(scope="module")
+def handshakes_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return driver.build(tmp_path_factory.mktemp("handshakes"), source=driver.HANDSHAKES_SOURCE, tls=True)
+
+
+@pytest.fixture
+def tls_toy() -> Iterator[TlsToy]:
+    toy = TlsToy()
+    yield toy
+    toy.listener.close()
+
+
+def shake(toy: Toy, program: Path, folder: Path, **more: object) -> driver.Handshakes:
+    driver.write_samples(folder / "samples", SAMPLES)
+    given: dict[str, object] = {"count": 20, "at_once": 4, **more}
+    return driver.handshakes(program, folder / "samples", toy.port, **given)  # type: ignore[arg-type]
+
+
+def client_certificate(folder: Path) -> driver.Certificate:
+    made = AUTHORITY.issue_cert("clinic.example", key_type=trustme.KeyType.ECDSA)
+    made.private_key_pem.write_to_path(str(folder / "client.key"))
+    made.cert_chain_pems[0].write_to_path(str(folder / "client.pem"))
+    return driver.Certificate(folder / "client.pem", folder / "client.key")
+
+
+def test_each_new_connection_shakes_hands_in_full(tls_toy: TlsToy, handshakes_program: Path, tmp_path: Path) -> None:
+    found = shake(tls_toy, handshakes_program, tmp_path)
+    assert (found.count, found.resumed, tls_toy.answered) == (20, 0, 20)
+    assert 0 < found.p50 <= found.p99 <= found.most and found.rate > 0
+
+
+def test_tickets_are_used_and_the_first_is_not_counted(
+    tls_toy: TlsToy, handshakes_program: Path, tmp_path: Path
+) -> None:
+    found = shake(tls_toy, handshakes_program, tmp_path, resumed=True)
+    assert (found.count, tls_toy.answered) == (20, 21)
+    # Now and then OpenSSL leaves a ticket unused; those who measure look at the number.
+    assert found.resumed >= 15
+
+
+def test_a_server_that_gives_no_tickets_is_told(tls_toy: TlsToy, handshakes_program: Path, tmp_path: Path) -> None:
+    tls_toy.context.num_tickets = 0
+    with pytest.raises(LoadError, match="no ticket"):
+        shake(tls_toy, handshakes_program, tmp_path, resumed=True)
+
+
+def test_all_may_come_at_once(tls_toy: TlsToy, handshakes_program: Path, tmp_path: Path) -> None:
+    assert shake(tls_toy, handshakes_program, tmp_path, count=60, at_once=60).count == tls_toy.answered == 60
+
+
+def test_a_wrong_answer_ends_the_handshakes(tls_toy: TlsToy, handshakes_program: Path, tmp_path: Path) -> None:
+    tls_toy.body = b"answer x"
+    with pytest.raises(LoadError, match="not the expected one"):
+        shake(tls_toy, handshakes_program, tmp_path)
+
+
+def test_an_older_tls_is_not_measured(tls_toy: TlsToy, handshakes_program: Path, tmp_path: Path) -> None:
+    tls_toy.context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(LoadError, match="handshake failed"):
+        shake(tls_toy, handshakes_program, tmp_path)
+
+
+def test_a_client_shows_its_certificate(tls_toy: TlsToy, handshakes_program: Path, tmp_path: Path) -> None:
+    tls_toy.context.verify_mode = ssl.CERT_REQUIRED
+    AUTHORITY.configure_trust(tls_toy.context)
+    shown = client_certificate(tmp_path)
+    for resumed in (False, True):
+        assert shake(tls_toy, handshakes_program, tmp_path, certificate=shown, resumed=resumed).count == 20
+    with pytest.raises(LoadError, match="closed a connection|not taken as a whole"):
+        shake(tls_toy, handshakes_program, tmp_path)
+
+
+def test_the_other_loads_speak_tls_too(tls_toy: TlsToy, tmp_path: Path) -> None:
+    driver.write_samples(tmp_path / "samples", SAMPLES)
+    program = driver.build(tmp_path, source=driver.OPEN_SOURCE, tls=True)
+    tls_toy.context.verify_mode = ssl.CERT_OPTIONAL
+    AUTHORITY.configure_trust(tls_toy.context)
+    for certificate in (None, client_certificate(tmp_path)):
+        found = driver.open_loop(
+            program, tmp_path / "samples", tls_toy.port, rate=200, seconds=0.5, connections=4, tls=True,
+            certificate=certificate,
+        )  # fmt: skip
+        assert found.requests == 100
+    load_program = driver.build(tmp_path, tls=True)
+    with Driver(load_program, tmp_path / "samples", tls_toy.port, [os.getpid()], depth=3, tls=True) as made:
+        assert made.turn(100).requests == 100
+    assert tls_toy.answered == 300
+
+
+def test_a_load_without_tls_says_so(open_program: Path, tmp_path: Path) -> None:
+    driver.write_samples(tmp_path / "samples", SAMPLES)
+    with pytest.raises(LoadError, match="built without TLS"):
+        driver.open_loop(open_program, tmp_path / "samples", 1, rate=1, seconds=1, tls=True)
