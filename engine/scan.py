@@ -35,7 +35,7 @@ def keys_estimated(store: StoreReader, seq: int) -> int:
     """
     if seq <= COUNTED_MAX:
         return store.key_count(seq)
-    step = store.next_person // (SPOTS + 1)
+    step = max(1, store.next_person // (SPOTS + 1))
     found = sum(len(next(store.entries(seq, at), NO_ENTRIES)[0]) for at in range(0, SPOTS * step, step))
     return int(found / (SPOTS * SCAN_VERSIONS) * seq * 1.01)
 

@@ -70,6 +70,22 @@ def test_samples_tell_how_many_entries_there_are(tmp_path: Path, monkeypatch: py
     store.close()
 
 
+def test_a_few_people_with_many_versions_are_estimated_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer people than samples there was no step from one to the next, and a server did not start."""
+    config = registries.settings(tmp_path)
+    registries.init(config)
+    lines = [csv_line(1)] + [csv_line(1, "change", gained=f"20{year}-04-01") for year in range(10, 24)]
+    with registries.opened(config) as registry:
+        registry.import_feed(write_csv(tmp_path / "feed.csv", lines), as_of=39_000)
+    store = StoreWriter(config.store_dir, key_id=KEYS.key_id, map_bytes=config.map_bytes)
+    monkeypatch.setattr(scan, "COUNTED_MAX", 3)
+    assert store.committed_seq > scan.COUNTED_MAX and store.next_person < scan.SPOTS
+    assert scan.keys_estimated(store, store.committed_seq) >= 0
+    store.close()
+    config.snapshot_file.unlink(missing_ok=True)
+    registries.assert_sound(config)
+
+
 def test_a_process_that_cannot_read_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = filled(tmp_path)
     monkeypatch.setattr(scan, "ALONE_MAX", 10)
