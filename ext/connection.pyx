@@ -134,8 +134,10 @@ cdef class Connection:
 
     def eof_received(self):
         self.ended = True
+        if self.transport is None or not self.held or not self.rest:
+            return False
         # With TLS the connection ends as a whole, whatever is said here, and asyncio would log that.
-        return bool(self.held and self.rest) and self.transport.get_extra_info("sslcontext") is None
+        return self.transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self):
         _hold(self, PEER_SLOW)

@@ -134,7 +134,9 @@ class Connection:
 
     def eof_received(self) -> bool:
         self._ended = True
-        return bool(self._held and self._rest) and self._transport.get_extra_info("sslcontext") is None
+        if self._transport is None or not self._held or not self._rest:
+            return False
+        return self._transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self) -> None:
         self._hold(_PEER_SLOW)

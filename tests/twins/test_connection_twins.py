@@ -184,6 +184,16 @@ def test_a_peer_that_sends_no_more_is_answered_unless_it_speaks_tls(form: Module
 
 
 @pytest.mark.parametrize("form", [connection, connection_py])
+def test_what_comes_behind_the_loss_of_a_connection_is_let_go(form: ModuleType) -> None:
+    """Found by `make fuzz`: whether the lost connection had TLS was asked of nobody."""
+    run = Run(form)
+    run.connection.data_received(streams.request(b"{}") * 70)
+    run.connection.connection_lost(None)
+    run.connection.data_received(b"POST")
+    assert run.connection.eof_received() is False
+
+
+@pytest.mark.parametrize("form", [connection, connection_py])
 def test_what_is_not_as_it_must_be_is_refused(form: ModuleType) -> None:
     run = Run(form)
     assert outcome(form.Connection, None, None)[0] == "error"
