@@ -190,7 +190,7 @@ class _Bundle:
                 )
                 continue
             try:
-                root = merkle.range_hash(0, size, self._node)
+                root = merkle.range_hash(0, size, self.node)
             except _Missing as error:
                 self._report.problem(f"{target.name}: cannot be compared: {error}")
                 continue
@@ -264,7 +264,7 @@ class _Bundle:
             data = self._tile(level, number)
             if len(data) < TILE_WIDTH * HASH_BYTES:
                 # A partial tile is at the edge: its hashes make up the root, which `roots` compared.
-                self._bound[key] = merkle.range_hash(0, self._size, self._node) == self._checkpoint.root
+                self._bound[key] = merkle.range_hash(0, self._size, self.node) == self._checkpoint.root
             else:
                 above = self._tile(level + 1, number // TILE_WIDTH)
                 at = number % TILE_WIDTH * HASH_BYTES
@@ -288,12 +288,22 @@ class _Bundle:
             self._read[key] = data
         return self._read[key]
 
-    def _node(self, level: int, index: int) -> bytes:
+    def node(self, level: int, index: int) -> bytes:
+        """The hash of a complete subtree, from the tiles."""
         tile_level, height = divmod(level, TILE_HEIGHT)
         first = index << height
         data = self._tile(tile_level, first // TILE_WIDTH)
         at = first % TILE_WIDTH * HASH_BYTES
         return merkle.fold(data[at : at + (HASH_BYTES << height)])
+
+
+def consistency_proof(folder: Path, old: int, size: int) -> list[bytes]:
+    """That a bundle's tree of `size` entries continues that of `old`. Raises AuditDamagedError if tiles are missing."""
+    check = _Bundle(folder, Report(""), Checkpoint("", size, b""))
+    try:
+        return merkle.consistency_proof(old, size, check.node)
+    except _Missing as error:
+        raise AuditDamagedError(f"the bundle lacks what the proof needs: {error}") from None
 
 
 def split(data: bytes) -> list[bytes] | None:

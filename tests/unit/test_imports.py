@@ -34,6 +34,7 @@ ENGINE_ORDER = [
     ["audit.log", "audit.receipt_verifier"],
     ["audit.receipt", "audit.verify"],
     ["audit.bundle"],
+    ["audit.witness"],
     ["identifiers", "keys"],
     ["entries"],
     ["rules"],
