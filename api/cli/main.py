@@ -10,6 +10,7 @@ import sys
 import typer
 
 from api.cli import (
+    audit,
     check,
     demo,
     fsck,
@@ -19,10 +20,12 @@ from api.cli import (
     load,
     people,
     personas,
+    receipt,
     serve,
     snapshot,
     status,
     version,
+    witness,
 )
 from api.cli.output import advice_of
 from api.exits import MEANINGS, CommandError, Exit, exit_of, line_of
@@ -60,6 +63,9 @@ app.command()(check.check)
 app.command()(status.status)
 app.command()(fsck.fsck)
 app.command()(snapshot.snapshot)
+app.add_typer(audit.app, name="audit")
+app.add_typer(receipt.app, name="receipt")
+app.command()(witness.witness)
 app.add_typer(people.app, name="people")
 app.command()(personas.personas)
 app.command()(demo.demo)

@@ -19,7 +19,22 @@ from engine.errors import ShikakuError
 from loadtest import population
 from tests.support.processes import remove_index
 
-COMMANDS = ["init", "serve", "import", "load", "insurers", "check", "status", "fsck", "snapshot", "people", "personas"]
+COMMANDS = [
+    "init",
+    "serve",
+    "import",
+    "load",
+    "insurers",
+    "check",
+    "status",
+    "fsck",
+    "snapshot",
+    "people",
+    "personas",
+    "audit",
+    "receipt",
+    "witness",
+]
 
 
 class Command:
@@ -86,7 +101,7 @@ def test_help_lists_every_command_and_every_exit_code(shikaku: Command) -> None:
 def test_help_of_every_command_teaches_by_example(shikaku: Command, command: list[str]) -> None:
     code, out, _ = shikaku(*command, "--help")
     assert code == Exit.OK
-    assert command in (["insurers"], ["people"]) or "Example" in out
+    assert command in (["insurers"], ["people"], ["audit"], ["receipt"]) or "Example" in out
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["serve", "--nonsense"], ["import"], ["serve", "--workers", "x"]])
