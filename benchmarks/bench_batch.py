@@ -47,8 +47,8 @@ SINGLES_SECONDS = {"smoke": 0.5, "standard": 4, "large": 10}
 KINDS = ("full", "verdict")
 
 
-def filled(folder: Path, people: int) -> World:
-    world = World(folder, AS_OF, map_bytes=1 << 30, keys=2 * people)
+def filled(folder: Path, people: int, *, map_bytes: int = 1 << 30) -> World:
+    world = World(folder, AS_OF, map_bytes=map_bytes, keys=2 * people)
     with world.store.transaction() as txn:
         txn.put_insurer(Insurer(INSURER, "見本健康保険組合", fresh_at_ms=1_795_388_400_000))
     world.replace({number: person(number) for number in range(1, people + 1)})

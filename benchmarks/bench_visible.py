@@ -175,7 +175,8 @@ def bench_registration_seen(
     figure(f"answers after the acknowledgement that did not know it yet, {beside}", early, at_most=0)
     # An acknowledgement means: visible. So the first answer after it must know.
     assert early == sum(seen.early for seen in before) == 0
-    if size != "smoke":
+    # Beside others, more processes want a core than there may be: that is shown, and fails nothing.
+    if size != "smoke" and beside == "alone":
         assert p99 <= MS_MAX
 
 
