@@ -20,6 +20,7 @@ from api.handlers.batch import Batches
 from api.handlers.http import Desk, Handler, Switch
 from api.handlers.registration import Registrations
 from api.lane import Lane
+from api.recorder import Recorder
 from api.wire import reading, writing
 from engine.clock import Clock
 from engine.config import Config
@@ -40,14 +41,16 @@ LINGERING_SECONDS: Final = 2.0
 Route = tuple[str, str, Handler]
 
 
-def check_app(verifier: Verifier, config: Config) -> web.Application:
-    """The application of a check worker."""
+def check_app(verifier: Verifier, config: Config, recorder: Recorder | None = None) -> web.Application:
+    """The application of a check worker. Every answer is recorded, if there is somewhere to."""
     switch = Switch()
     desk = Desk(switch)
     today = Clock(config.clock_fixed_ms).today
     reader = reading.Reader(policy=config.inquiry_check_digits, today=today, insurer=verifier.insurer)
     writer = writing.Writer(insurer=verifier.insurer)
-    answerer = checks.Answerer(verifier, reader, writer, looks_first=verifier.looks_first(config.cold_reads))
+    answerer = checks.Answerer(
+        verifier, reader, writer, looks_first=verifier.looks_first(config.cold_reads), recorder=recorder
+    )
     check = checks.check(desk, answerer)
     routes: list[Route] = [
         ("POST", checks.PATH, check),
@@ -58,9 +61,26 @@ def check_app(verifier: Verifier, config: Config) -> web.Application:
     routes = [(method, path, _without_parameters(handler)) for method, path, handler in routes]
     app = _application(desk, switch, routes, "check")
     app[_HOT] = check
+    if recorder is not None:
+        app.on_startup.append(_started(recorder))
+        app.on_cleanup.append(_closed(recorder))
     if config.express_lane:
         app[_LANE] = Lane(desk, answerer, is_this_host)
     return app
+
+
+def _started(recorder: Recorder) -> Callable[[web.Application], Awaitable[None]]:
+    async def start(app: web.Application) -> None:
+        recorder.start()
+
+    return start
+
+
+def _closed(recorder: Recorder) -> Callable[[web.Application], Awaitable[None]]:
+    async def close(app: web.Application) -> None:
+        recorder.close()
+
+    return close
 
 
 def registry_app(commits: Commits, registry: Registry, config: Config) -> web.Application:
@@ -205,6 +225,7 @@ class _Server(web.Server):
         """Close all connections, once their requests are answered."""
         if self._lane is not None:
             self._lane.close()
+            await self._lane.settled()
         await super().shutdown(timeout)
 
 

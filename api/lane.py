@@ -11,11 +11,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from api.handlers.checks import Answerer
 from api.handlers.http import Desk
+from api.recorder import Recorder
 from engine import limits
+from engine.errors import AuditUnavailableError
 from ext import connection as lanes
 
 IDLE_SECONDS: Final = 75
@@ -43,7 +46,12 @@ class Lane(lanes.Shared):
             _soon if answerer.cold is None else answerer.cold.warm,
             prefix=secrets.token_hex(6).encode(),
             body_bytes_max=limits.CHECK_BODY_BYTES_MAX,
+            **_recording(answerer.recorder),
         )
+        self._recorder = answerer.recorder
+        if answerer.recorder is not None:
+            answerer.recorder.on_saved = self.saved
+            answerer.recorder.on_failed = lambda: self.unsaved_are_lost(desk.unrecorded())
         self._sweeper: asyncio.TimerHandle | None = None
 
     def connection(self, general: Callable[[], Any]) -> asyncio.Protocol:
@@ -51,6 +59,12 @@ class Lane(lanes.Shared):
         if self._sweeper is None:
             self._sweep()
         return cast(asyncio.Protocol, lanes.Connection(self, general))
+
+    async def settled(self) -> None:
+        """Wait until what was answered has been recorded, and so has left."""
+        if self._recorder is not None:
+            with suppress(AuditUnavailableError):
+                await self._recorder.saved()
 
     def close(self) -> None:
         """Close what is left in the lane: nothing there is unanswered that has arrived as a whole."""
@@ -72,6 +86,12 @@ class Lane(lanes.Shared):
         del left[-LOOKED_AT_MAX:]
         if left:
             _soon(self._look, left)
+
+
+def _recording(recorder: Recorder | None) -> dict[str, Any]:
+    if recorder is None:
+        return {}
+    return {"ledger": recorder.ledger, "recorded": recorder.want, "waits": recorder.waits}
 
 
 def _soon(function: Callable[..., object], *given: object) -> None:

@@ -244,6 +244,11 @@ _REQUEST_ID: Final = {
     "description": "Returned as it came: 1 to 64 visible ASCII characters",
     "schema": {"type": "string", "maxLength": 64},
 }
+_RECEIPT: Final = {
+    "description": "Names what was recorded of this answer in the audit log",
+    "schema": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"},
+    "example": "0-12345",
+}
 _NUMBER: Final = {
     "name": "number",
     "in": "path",
@@ -277,6 +282,7 @@ def _check_paths() -> Json:
             _content("application/json", "CheckRequest", card=_CHECK_EXAMPLE, certificate=_CERTIFICATE_EXAMPLE)
         ),
     )
+    check["responses"]["200"]["headers"] = {"Shikaku-Receipt": _RECEIPT}
     batch = _operation(
         "eligibility",
         "checkBatch",

@@ -348,6 +348,7 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
     ),
     # later
     errors.WriterBusyError: _entry(503, "登録が混み合っています", "The writer is busy", _WAIT, _VENDOR_RETRY),
+    errors.AuditUnavailableError: _entry(503, "記録できません", "Nothing can be recorded", _OPERATOR, _VENDOR_RETRY),
     errors.StartingError: _entry(503, "起動中です", "The process is starting", _WAIT, _VENDOR_RETRY),
     # the operator
     # the audit log
@@ -373,9 +374,7 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
     errors.AuditSignatureError: _entry(
         403, "必要な署名がないか、合いません", "A signature is missing or does not fit", _AUDIT_INPUT, _VENDOR_AUDIT
     ),
-    errors.AuditMissingError: _entry(
-        503, "監査記録がありません", "There is no audit log here", _OPERATOR, _VENDOR_OPERATOR
-    ),
+    errors.AuditMissingError: _entry(503, "監査記録がありません", "No audit log here", _OPERATOR, _VENDOR_OPERATOR),
     errors.AuditLockedError: _entry(
         503, "監査記録が使用中です", "Another process writes this audit log", _OPERATOR, _VENDOR_OPERATOR
     ),

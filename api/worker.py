@@ -11,6 +11,7 @@ from typing import Final
 
 from api.app import check_app
 from api.exits import Exit
+from api.recorder import open_recorder
 from api.serving import Service
 from engine.clock import Clock
 from engine.config import Config
@@ -35,12 +36,16 @@ def run(
     store = StoreReader(config.store_dir, key_id=keys.key_id, map_bytes=config.map_bytes)
     store.reader_check()  # whoever was killed here before left its reader slot behind
     index = _wait_for_index(config, keys, store)
-    app = check_app(Verifier(index, store, keys, Clock(config.clock_fixed_ms)), config)
+    verifier = Verifier(index, store, keys, Clock(config.clock_fixed_ms))
+    recorder = open_recorder(config, keys, verifier)
+    app = check_app(verifier, config, recorder)
 
     def follow() -> None:
         """Notice an index that was deleted by hand and made anew; all other changes are seen by every search."""
         with suppress(FileNotFoundError):
             index.refresh()
+        if recorder is not None:
+            recorder.tend()
 
     return Service(app, listener, name, config.drain_seconds, each_second=follow, tls=tls).serve(ready)
 

@@ -59,6 +59,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cold_reads: Literal["auto", "always", "never"] = "auto"
     """Whether checks look first if a record is in memory, and let others go on while it is read from the disk. `auto`:
     if the store is larger than half of the memory."""
+    audit: Literal["strict", "relaxed", "off"] = "strict"
+    """`strict`: no answer leaves before what is recorded of it is on the disk. `relaxed`: it is written within 50 ms.
+    `off`: nothing is recorded; for measurements only."""
     audit_origin: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[!-*,-~]+$")] = "shikaku.invalid"
     """What the names of the audit logs begin with (docs/AUDIT.md): a name of the operator's: `example.jp/shikaku`."""
     clock_fixed_ms: int | None = None

@@ -201,6 +201,12 @@ class WriterBusyError(PushbackError):
     code = "registry.busy"
 
 
+class AuditUnavailableError(PushbackError):
+    """What is answered cannot be recorded just now: nothing is answered."""
+
+    code = "audit.unavailable"
+
+
 class StartingError(PushbackError):
     """The process has no store or index yet."""
 

@@ -29,12 +29,15 @@ card_message = canon.card_message
 class Keys:
     """All keys of one store, derived from one master secret of 32 bytes."""
 
-    __slots__ = ("index_key", "key_id")
+    __slots__ = ("audit_inquiry_key", "audit_person_key", "index_key", "institution_code_key", "key_id")
 
     def __init__(self, master: bytes) -> None:
         if len(master) != MASTER_BYTES:
             raise KeyMissingError(f"the master key must have {MASTER_BYTES} bytes")
         self.index_key = derive(master, b"index")[: keyhash.KEY_BYTES]
+        self.audit_inquiry_key = derive(master, b"audit inquiry")[: keyhash.KEY_BYTES]
+        self.audit_person_key = derive(master, b"audit person")[: keyhash.KEY_BYTES]
+        self.institution_code_key = derive(master, b"institution code")[: keyhash.KEY_BYTES]
         self.key_id = hashlib.blake2b(self.index_key, digest_size=8, person=b"shikaku.keyid").digest()
 
     def card_hash(self, insurer_number: str, birth_date: int, symbol_key: str, number_key: str) -> bytes:

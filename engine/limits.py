@@ -51,3 +51,6 @@ DELTA_OPERATIONS_MAX: Final = 1_000
 DELTA_BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 DELTA_QUEUE_MAX: Final = 10_000
 """Operations waiting for the writer; beyond it the registry pushes back."""
+
+AUDIT_LOGS_MAX: Final = 256
+"""Audit logs of one data folder: one for each check worker, and one more while a worker is replaced."""

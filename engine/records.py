@@ -9,6 +9,7 @@ track them (`gc=False`).
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import msgspec
 
@@ -22,6 +23,17 @@ class Verdict(enum.StrEnum):
     NOT_FOUND = "NOT_FOUND"
     AMBIGUOUS = "AMBIGUOUS"
     PENDING = "PENDING"
+
+
+VERDICT_CODES: Final = {
+    Verdict.VALID: 1,
+    Verdict.INVALID: 2,
+    Verdict.SUPERSEDED: 3,
+    Verdict.NOT_FOUND: 4,
+    Verdict.AMBIGUOUS: 5,
+    Verdict.PENDING: 7,
+}
+"""Their numbers in the audit log: those of OQSCD006, whose 6 we never give, and one of ours."""
 
 
 class Reason(enum.StrEnum):

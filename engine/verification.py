@@ -24,6 +24,7 @@ from engine.entries import AUX_RECORD
 from engine.index import IndexReader, Match
 from engine.keys import Keys, card_message, certificate_message
 from engine.records import (
+    VERDICT_CODES,
     Answer,
     CardIdentifiers,
     Certificate,
@@ -37,7 +38,7 @@ from engine.records import (
 )
 from engine.rules import BRANCH_CODES, Decision, Holder, Spell, decide_card, spells_of
 from engine.store import StoreReader
-from ext import quick
+from ext import keyhash, quick
 
 _Known = tuple[int, tuple[tuple[int, Insurer], ...]]
 """Of one insurer: `insurers_version` when it was read, and the newest states with the change of each, newest first."""
@@ -94,10 +95,20 @@ class Verifier:
             words: how an answer begins, up to the date, and its advice as JSON.
             looks_first: whether it looks if a record is in memory before it reads it.
         """
-        said = [words(decision.verdict, decision.reason) for decision in rules.SAYINGS]
+        said = [(*words(one.verdict, one.reason), VERDICT_CODES[one.verdict]) for one in rules.SAYINGS]
         index, store = self._index, self._store
         today = self._clock.today
         return quick.Quick(index.live, store.pages, self._index_key, today, insurer, said, looks_first=looks_first)
+
+    def subject(self, inquiry: Inquiry) -> tuple[bytes, int | None]:
+        """What is recorded of an inquiry: the index's hash of it, and the one person whom it names, if any."""
+        if inquiry.card is not None:
+            message = _message_of_card(inquiry.card)
+        else:
+            certificate = _certificate_of(inquiry)
+            message = certificate_message(certificate.issuer, certificate.serial)
+        people = {match[0] for match in self._index.find_message(self._index_key, message)}
+        return keyhash.siphash128(self._index_key, message), people.pop() if len(people) == 1 else None
 
     def looks_first(self, chosen: Literal["auto", "always", "never"]) -> bool:
         """Whether records may be where reading them waits for a disk, by the setting `cold_reads`."""

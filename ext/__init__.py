@@ -10,6 +10,7 @@ bounds. The names below are all that other packages may use, as `from ext import
     frame     the outline of a JSON text: where its members and elements begin and end
     keyhash   keyed 128-bit hash of identifiers
     lane      the frame of a canonical check request among the bytes of a connection
+    ledger    the appending of an audit log; it has a state and a thread, and writes to files that it was handed
     many      ordinary checks in blocks, for batches
     ordinary  the ordinary check by card: inquiry in plain JSON, answer out of one record
     pages     entries of an LMDB file that others write to, without a call of LMDB
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import ext.frame as frame
     import ext.keyhash as keyhash
     import ext.lane as lane
+    import ext.ledger as ledger
     import ext.many as many
     import ext.ordinary as ordinary
     import ext.pages as pages
@@ -48,6 +50,7 @@ __all__ = [
     "frame",
     "keyhash",
     "lane",
+    "ledger",
     "many",
     "ordinary",
     "pages",

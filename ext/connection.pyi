@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, final
 
+from ext.ledger import Ledger
 from ext.quick import Quick
 
 HOSTS_MAX: Final = 64
@@ -21,7 +22,8 @@ class Shared:
 
     Args:
         quick: asked first, if there is one.
-        careful: the answer to the check in `data[start:stop]`, if `quick` has none; may raise.
+        careful: the answer to the check in `data[start:stop]` of a request with this mark, if `quick` has none; may
+            raise. It is recorded by then.
         head: the head of an answer up to the value of X-Request-ID; None while the process stops.
         mark: what goes back for an X-Request-ID that is not plainly harmless.
         is_this_host: whether a Host header names this machine.
@@ -29,12 +31,15 @@ class Shared:
         warm: brings the records with these keys into memory, and then calls a function with arguments.
         prefix: of the marks that requests get that bring none.
         body_bytes_max: longer bodies are left to the general server.
+        ledger: where every answer is recorded; answers then name their receipt.
+        recorded: called when something was, so that somebody has it written.
+        waits: whether answers wait for `saved`.
     """
 
     def __init__(
         self,
         quick: Quick | None,
-        careful: Callable[[bytes, int, int], bytes],
+        careful: Callable[[bytes, int, int, bytes], bytes],
         head: Callable[[], bytes | None],
         mark: Callable[[bytes], bytes],
         is_this_host: Callable[[str], bool],
@@ -43,7 +48,16 @@ class Shared:
         *,
         prefix: bytes,
         body_bytes_max: int,
+        ledger: Ledger | None = None,
+        recorded: Callable[[], object] | None = None,
+        waits: bool = True,
     ) -> None: ...
+    def saved(self, durable: int) -> None:
+        """Send the answers whose records are among the first so many entries of the log."""
+
+    def unsaved_are_lost(self, response: bytes) -> None:
+        """The log has failed: whoever waits for an answer gets this instead, and the connection ends."""
+
     answered: int
     """Requests."""
     time: int

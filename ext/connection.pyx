@@ -7,12 +7,15 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp
 
 from ext.growing cimport Growing, discard, reserve
+from ext.ledger cimport MOST_NAME_BYTES, Ledger
+from ext.lane cimport Span as Request
 from ext.lane cimport (
-    BODY_LATE, BODY_SIZE, DRAINING, HOST, LENGTH_BYTES, MARK, MOST_BODY_BYTES, NONE, REFUSED, Head, Span, append,
+    BODY_LATE, BODY_SIZE, DRAINING, HOST, LENGTH_BYTES, MARK, MOST_BODY_BYTES, NONE, REFUSED, Head, append,
     read_head, write_digits,
 )
 from ext.ordinary cimport MOST_ANSWER_BYTES
 from ext.quick cimport COLD, Quick
+from ext.scan cimport Span
 from ext.stored cimport RECORD_KEY_BYTES
 
 from ext.lane import REASONS as _REASONS
@@ -26,9 +29,14 @@ cdef extern from *:
 cdef enum:
     MOST_HOSTS = 64
     MOST_MARK_BYTES = 64
+    # That, or a prefix of as many with a number.
+    MARK_ROOM = 96
     # A My Number has as many; what may hold one is looked at by others.
     SUSPECT_DIGITS = 12
     MOST_AT_A_TIME = 64
+
+    # What may come while nothing is answered, before nothing more is read.
+    MOST_UNREAD_BYTES = 65536
 
     # In place of whether a request was answered.
     LATER = 2
@@ -41,6 +49,8 @@ cdef enum:
     PEER_SLOW = 1
     OTHERS_FIRST = 2
     RECORD_COLD = 4
+    # The answers wait until what is recorded of them is on the disk.
+    UNSAVED = 8
 
 
 cdef class Shared:
@@ -62,11 +72,20 @@ cdef class Shared:
     cdef set hosts
     cdef bytes host             # the one that was accepted last
     cdef Growing out            # answers on their way into one write
+    cdef Ledger ledger          # what is recorded of every answer, if it is
+    cdef list unsaved           # connections whose answers wait for that
+    cdef object recorded        # told whenever something was
+    cdef bint waits             # whether answers wait until that is on the disk
 
     def __cinit__(self):
         self.out.start, self.out.room, self.out.used = NULL, 0, 0
 
-    def __init__(self, quick, careful, head, mark, is_this_host, soon, warm, *, prefix, body_bytes_max):
+    def __init__(
+        self, quick, careful, head, mark, is_this_host, soon, warm, *, prefix, body_bytes_max, ledger=None,
+        recorded=None, waits=True
+    ):
+        if not (ledger is None or isinstance(ledger, Ledger)):
+            raise TypeError(f"ledger must be Ledger, not {type(ledger).__name__}")
         if quick is not None and not isinstance(quick, Quick):
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
         if not isinstance(prefix, bytes):
@@ -75,11 +94,36 @@ cdef class Shared:
             raise TypeError(f"body_bytes_max must be int, not {type(body_bytes_max).__name__}")
         if not 0 <= body_bytes_max <= MOST_BODY_BYTES:
             raise ValueError("body_bytes_max is out of range")
+        if len(prefix) > MOST_MARK_BYTES:
+            raise ValueError(f"prefix has at most {MOST_MARK_BYTES} bytes")
         self.body_bytes_max = body_bytes_max
         self.connections, self.handed_over, self.answered, self.time = set(), Counter(), 0, 0
         self.quick, self.careful, self.head, self.mark = quick, careful, head, mark
         self.is_this_host, self.soon, self.warm, self.prefix, self.count = is_this_host, soon, warm, prefix, 0
         self.hosts, self.host = set(), b""
+        self.ledger, self.unsaved, self.recorded, self.waits = ledger, [], recorded, waits
+
+    def saved(self, durable):
+        cdef Connection connection
+        cdef uint64_t count = durable
+        cdef Py_ssize_t sent = 0
+        # What is sent may bring in the next request, whose answer then stands at the end of the list.
+        for connection in list(self.unsaved):
+            if connection.last >= count:
+                break
+            sent += 1
+        ready, self.unsaved = self.unsaved[:sent], self.unsaved[sent:]
+        for connection in ready:
+            connection.send()
+
+    def unsaved_are_lost(self, response):
+        cdef Connection connection
+        lost, self.unsaved = self.unsaved, []
+        for connection in lost:
+            connection.unsent = response
+            connection.rest = b""
+            connection.ended = True
+            connection.send()
 
     def __dealloc__(self):
         discard(&self.out)
@@ -97,6 +141,9 @@ cdef class Connection:
     cdef bint ended             # the peer sends no more, and may still read
     cdef bint warmed            # the record of the first request was waited for
     cdef bint waiting           # the head of a request is there, and its body not
+    cdef bint paused            # the transport reads nothing
+    cdef bytes unsent           # answers whose records are not on the disk yet, and the last of those
+    cdef uint64_t last
 
     def __init__(self, shared, general):
         if not isinstance(shared, Shared):
@@ -106,7 +153,7 @@ cdef class Connection:
         self.rest = b""
         self.since = self.shared.time
         self.held = 0
-        self.ended = self.waiting = self.warmed = False
+        self.ended = self.waiting = self.warmed = self.paused = False
 
     @property
     def unanswered_bytes(self):
@@ -129,12 +176,14 @@ cdef class Connection:
             self.since = self.shared.time
         if self.held:
             self.rest = text
+            if PyBytes_GET_SIZE(text) > MOST_UNREAD_BYTES:
+                _pause(self)
         else:
             _take(self, text)
 
     def eof_received(self):
         self.ended = True
-        if self.transport is None or not self.held or not self.rest:
+        if self.transport is None or (self.unsent is None and not (self.held and self.rest)):
             return False
         # With TLS the connection ends as a whole, whatever is said here, and asyncio would log that.
         return self.transport.get_extra_info("sslcontext") is None
@@ -149,10 +198,14 @@ cdef class Connection:
         self.held &= ~reason
         if self.held or self.transport is None or self.transport.is_closing():
             return
-        self.transport.resume_reading()
+        if self.paused:
+            self.paused = False
+            self.transport.resume_reading()
         if PyBytes_GET_SIZE(self.rest):
             rest, self.rest = self.rest, b""
             _take(self, rest)
+        elif self.ended:
+            self.close()
 
     def look(self, idle_seconds, head_seconds, body_seconds):
         cdef long long age = self.shared.time - self.since
@@ -166,14 +219,20 @@ cdef class Connection:
             self.close()
 
     def close(self):
-        if self.held & RECORD_COLD:
+        if self.held & (RECORD_COLD | UNSAVED):
             # A request is being answered.
             self.ended = True
         elif self.transport is not None:
             self.transport.close()
 
+    cdef send(self):
+        unsent, self.unsent = self.unsent, None
+        if unsent is not None and self.transport is not None and not self.transport.is_closing():
+            self.write(unsent)
+            self.go_on(UNSAVED)
+
     cdef _forget(self):
-        self.transport = self.write = None
+        self.transport = self.write = self.unsent = None
         self.rest = b""
 
 
@@ -210,9 +269,11 @@ cdef int _take(Connection self, bytes data) except -1:
         self.warmed = False
         at = found.end + found.length
     if count:
-        shared.answered += count
-        self.since = shared.time
-        self.write(PyBytes_FromStringAndSize(shared.out.start, shared.out.used))
+        _answered(self, count)
+    if reason > 0 and self.held & UNSAVED:
+        # Whoever takes over must not answer before what was answered here.
+        self.rest = data[at:]
+        return 0
     if reason > 0:
         _hand_over(self, data[at:], reason, whole)
         return 0
@@ -233,36 +294,58 @@ cdef int _take(Connection self, bytes data) except -1:
     return 0
 
 
+cdef int _answered(Connection self, int count) except -1:
+    """Send the answers, or keep them until what is recorded of them is on the disk: nothing more is answered then."""
+    cdef Shared shared = self.shared
+    cdef bytes answers = PyBytes_FromStringAndSize(shared.out.start, shared.out.used)
+    shared.answered += count
+    self.since = shared.time
+    if shared.ledger is None:
+        self.write(answers)
+        return 0
+    if shared.waits:
+        self.unsent, self.last = answers, shared.ledger.count - 1
+        self.held |= UNSAVED
+        shared.unsaved.append(self)
+    else:
+        self.write(answers)
+    shared.recorded()
+    return 0
+
+
 cdef int _answer(Shared shared, bytes data, const Head *found, head, bint look_first) except -1:
     """Write the response to one request behind the others; False if it is not for the lane to answer; LATER, if its
     records have to be read first: their keys are in `cold`."""
     cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
-    cdef uint8_t[MOST_ANSWER_BYTES] body
-    cdef const char *written
+    cdef uint8_t[MOST_ANSWER_BYTES] written
+    cdef char[MARK_ROOM] marked
+    cdef Span body, mark
     cdef Py_ssize_t size = 0
-    answer = None
     if not _is_this_host(shared, text, &found.spans[<int>HOST]):
         return False
+    body.at, mark.at = written, <const uint8_t *>marked
     try:
         if shared.quick is not None:
             look_first = look_first and shared.quick.looks_first
-            size = shared.quick.write_answer(text + found.end, found.length, body, look_first)
+            size = shared.quick.write_answer(text + found.end, found.length, written, look_first)
             if size == COLD:
                 shared.cold = [PyBytes_FromStringAndSize(<const char *>shared.quick.waiting, RECORD_KEY_BYTES)]
                 return LATER
+        body.length, mark.length = size, _write_mark(shared, text, &found.spans[<int>MARK], marked)
         if size == 0:
-            answer = shared.careful(data, found.end, found.end + found.length)
+            given = PyBytes_FromStringAndSize(marked, mark.length)
+            answer = shared.careful(data, found.end, found.end + found.length, given)
+            body.at, body.length = <const uint8_t *>PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer)
+        elif shared.ledger is not None:
+            shared.ledger.record(&shared.quick.facts, &body, &mark)
     except Exception:
         # Whatever it is, the general server meets it again, and says it.
         return False
-    written = <const char *>body
-    if answer is not None:
-        written, size = PyBytes_AS_STRING(<bytes>answer), PyBytes_GET_SIZE(<bytes>answer)
-    _write_response(shared, head, text, &found.spans[<int>MARK], written, size)
+    _write_response(shared, head, &mark, &body)
     return True
 
 
-cdef bint _is_this_host(Shared shared, const uint8_t *text, const Span *span) except -1:
+cdef bint _is_this_host(Shared shared, const uint8_t *text, const Request *span) except -1:
     """Whether a Host header names this machine; what did is remembered as it was spelt."""
     cdef Py_ssize_t size = span.end - span.start
     if size == PyBytes_GET_SIZE(shared.host) and memcmp(text + span.start, PyBytes_AS_STRING(shared.host), size) == 0:
@@ -277,30 +360,31 @@ cdef bint _is_this_host(Shared shared, const uint8_t *text, const Span *span) ex
     return True
 
 
-cdef int _write_response(
-    Shared shared, bytes head, const uint8_t *text, const Span *given, const char *body, Py_ssize_t body_bytes
-) except -1:
+cdef Py_ssize_t _write_mark(Shared shared, const uint8_t *text, const Request *given, char *target) except -1:
+    """What goes back as X-Request-ID, at most MARK_ROOM bytes; returns how many."""
+    cdef Py_ssize_t size = given.end - given.start
+    cdef bytes mark
+    if given.end == 0:
+        return _append_mark(shared, target) - target
+    if _may_be_repeated(text + given.start, size):
+        return append(target, <const char *>text + given.start, size) - target
+    mark = shared.mark(PyBytes_FromStringAndSize(<const char *>text + given.start, size))
+    return append(target, PyBytes_AS_STRING(mark), min(PyBytes_GET_SIZE(mark), MOST_MARK_BYTES)) - target
+
+
+cdef int _write_response(Shared shared, bytes head, const Span *mark, const Span *body) except -1:
     cdef char[LENGTH_BYTES] digits
-    cdef Py_ssize_t count = write_digits(body_bytes, digits), head_bytes = PyBytes_GET_SIZE(head)
-    cdef char *target
-    cdef char *start
-    cdef bytes mark = None
-    if given.end and not _may_be_repeated(text + given.start, given.end - given.start):
-        mark = shared.mark(PyBytes_FromStringAndSize(<const char *>text + given.start, given.end - given.start))
-    target = start = reserve(
-        &shared.out, head_bytes + max(MOST_MARK_BYTES, PyBytes_GET_SIZE(shared.prefix) + 20) + 64 + body_bytes
-    )
-    target = append(target, PyBytes_AS_STRING(head), head_bytes)
-    if mark is not None:
-        target = append(target, PyBytes_AS_STRING(mark), min(PyBytes_GET_SIZE(mark), MOST_MARK_BYTES))
-    elif given.end:
-        target = append(target, <const char *>text + given.start, given.end - given.start)
-    else:
-        target = _append_mark(shared, target)
+    cdef Py_ssize_t count = write_digits(body.length, digits), head_bytes = PyBytes_GET_SIZE(head)
+    cdef char *start = reserve(&shared.out, head_bytes + MARK_ROOM + MOST_NAME_BYTES + 96 + body.length)
+    cdef char *target = append(start, PyBytes_AS_STRING(head), head_bytes)
+    target = append(target, <const char *>mark.at, mark.length)
+    if shared.ledger is not None:
+        target = append(target, b"\r\nShikaku-Receipt: ", 19)
+        target += shared.ledger.write_name(shared.ledger.count - 1, target)
     target = append(target, b"\r\nContent-Length: ", 18)
     target = append(target, &digits[LENGTH_BYTES - count], count)
     target = append(target, b"\r\n\r\n", 4)
-    target = append(target, body, body_bytes)
+    target = append(target, <const char *>body.at, body.length)
     shared.out.used += target - start
     return 0
 
@@ -335,9 +419,15 @@ cdef char *_append_mark(Shared shared, char *target) noexcept:
 
 
 cdef int _hold(Connection self, int reason) except -1:
-    if not self.held and self.transport is not None and not self.transport.is_closing():
-        self.transport.pause_reading()
+    _pause(self)
     self.held |= reason
+    return 0
+
+
+cdef int _pause(Connection self) except -1:
+    if not self.paused and self.transport is not None and not self.transport.is_closing():
+        self.paused = True
+        self.transport.pause_reading()
     return 0
 
 
@@ -346,7 +436,7 @@ cdef int _hand_over(Connection self, bytes data, int reason, Py_ssize_t whole) e
 
     Args: whole: how long the first request in `data` is, if that is known.
     """
-    transport, held = self.transport, self.held
+    transport, held, paused = self.transport, self.held, self.paused
     self.shared.handed_over[_REASONS[reason]] += 1
     self.shared.connections.discard(self)
     self._forget()
@@ -355,7 +445,7 @@ cdef int _hand_over(Connection self, bytes data, int reason, Py_ssize_t whole) e
     general.connection_made(transport)
     if held & PEER_SLOW:
         general.pause_writing()
-    if held:
+    if paused:
         transport.resume_reading()
     if 0 < whole < PyBytes_GET_SIZE(data):
         general.data_received(data[:whole])

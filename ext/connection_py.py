@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from ext import ledger_py
 from ext.lane_py import REASONS, frame, response
 from ext.quick_py import Quick
 
@@ -14,6 +15,8 @@ REQUESTS_AT_A_TIME: Final = 64
 _PEER_SLOW: Final = 1
 _OTHERS_FIRST: Final = 2
 _RECORD_COLD: Final = 4
+_UNSAVED: Final = 8
+_UNREAD_BYTES_MAX: Final = 65536
 _MARK_CHARS_MAX: Final = 64
 _SUSPECT_DIGITS: Final = 12
 
@@ -22,7 +25,7 @@ class Shared:
     def __init__(
         self,
         quick: Quick | None,
-        careful: Callable[[bytes, int, int], bytes],
+        careful: Callable[[bytes, int, int, bytes], bytes],
         head: Callable[[], bytes | None],
         mark: Callable[[bytes], bytes],
         is_this_host: Callable[[str], bool],
@@ -31,7 +34,12 @@ class Shared:
         *,
         prefix: bytes,
         body_bytes_max: int,
+        ledger: ledger_py.Ledger | None = None,
+        recorded: Callable[[], object] | None = None,
+        waits: bool = True,
     ) -> None:
+        if not (ledger is None or isinstance(ledger, ledger_py.Ledger)):
+            raise TypeError(f"ledger must be Ledger, not {type(ledger).__name__}")
         if quick is not None and not isinstance(quick, Quick):
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
         if not isinstance(prefix, bytes):
@@ -40,6 +48,8 @@ class Shared:
             raise TypeError(f"body_bytes_max must be int, not {type(body_bytes_max).__name__}")
         if not 0 <= body_bytes_max <= 2**30:
             raise ValueError("body_bytes_max is out of range")
+        if len(prefix) > _MARK_CHARS_MAX:
+            raise ValueError(f"prefix has at most {_MARK_CHARS_MAX} bytes")
         self._connections: set[Any] = set()
         self._handed_over: Counter[str] = Counter()
         self.answered = 0
@@ -54,6 +64,25 @@ class Shared:
         self._prefix = prefix
         self._count = 0
         self._hosts: set[bytes] = set()
+        self._ledger = ledger
+        self._unsaved: list[Any] = []
+        self._recorded = recorded
+        self._waits = waits
+
+    def saved(self, durable: int) -> None:
+        sent = 0
+        while sent < len(self._unsaved) and self._unsaved[sent]._last < durable:
+            sent += 1
+        # What is sent may bring in the next request, whose answer then stands at the end of the list.
+        ready, self._unsaved = self._unsaved[:sent], self._unsaved[sent:]
+        for connection in ready:
+            connection._send()
+
+    def unsaved_are_lost(self, response: bytes) -> None:
+        lost, self._unsaved = self._unsaved, []
+        for connection in lost:
+            connection._unsent, connection._rest, connection._ended = response, b"", True
+            connection._send()
 
     @property
     def connections(self) -> set[Any]:
@@ -70,12 +99,17 @@ class Shared:
             return None
         try:
             answer = self._quick.answer(data, body, end) if self._quick is not None else None
+            marked = self._marked(data[mark:mark_end])
             if answer is None:
-                answer = self._careful(data, body, end)
+                answer = self._careful(data, body, end, marked)
+            elif self._ledger is not None:
+                self._ledger.append_answer(self._quick, answer, marked)
         except Exception:
             # Whatever it is, the general server meets it again, and says it.
             return None
-        return response(head, self._marked(data[mark:mark_end]), answer)
+        if self._ledger is not None:
+            marked += b"\r\nShikaku-Receipt: " + self._ledger.name(self._ledger.entries - 1)
+        return response(head, marked, answer)
 
     def _is_known(self, given: bytes) -> bool:
         if given in self._hosts:
@@ -108,6 +142,9 @@ class Connection:
         self._held = 0
         self._ended = False
         self._waiting = False
+        self._paused = False
+        self._unsent: bytes | None = None
+        self._last = 0
 
     @property
     def unanswered_bytes(self) -> int:
@@ -119,7 +156,7 @@ class Connection:
 
     def connection_lost(self, error: Exception | None) -> None:
         self._shared.connections.discard(self)
-        self._transport = None
+        self._transport = self._unsent = None
         self._rest = b""
 
     def data_received(self, data: bytes) -> None:
@@ -129,12 +166,14 @@ class Connection:
             self._since = self._shared.time
         if self._held:
             self._rest = data
+            if len(data) > _UNREAD_BYTES_MAX:
+                self._pause()
         else:
             self._take(data)
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self._transport is None or not self._held or not self._rest:
+        if self._transport is None or (self._unsent is None and not (self._held and self._rest)):
             return False
         return self._transport.get_extra_info("sslcontext") is None
 
@@ -148,10 +187,14 @@ class Connection:
         self._held &= ~reason
         if self._held or self._transport is None or self._transport.is_closing():
             return
-        self._transport.resume_reading()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
         if self._rest:
             rest, self._rest = self._rest, b""
             self._take(rest)
+        elif self._ended:
+            self.close()
 
     def look(self, idle_seconds: int, head_seconds: int, body_seconds: int) -> None:
         age = self._shared.time - self._since
@@ -165,7 +208,7 @@ class Connection:
             self.close()
 
     def close(self) -> None:
-        if self._held & _RECORD_COLD:
+        if self._held & (_RECORD_COLD | _UNSAVED):
             self._ended = True
         elif self._transport is not None:
             self._transport.close()
@@ -197,7 +240,19 @@ class Connection:
         if answers:
             shared.answered += len(answers)
             self._since = shared.time
-            transport.write(b"".join(answers))
+            if shared._ledger is None or not shared._waits:
+                transport.write(b"".join(answers))
+            else:
+                self._unsent, self._last = b"".join(answers), shared._ledger.entries - 1
+                self._held |= _UNSAVED
+                shared._unsaved.append(self)
+            if shared._ledger is not None:
+                assert shared._recorded is not None
+                shared._recorded()
+        if reason and self._held & _UNSAVED:
+            # Whoever takes over must not answer before what was answered here.
+            self._rest, self._waiting = data[at:], False
+            return
         if reason:
             self._hand_over(data[at:], reason, whole)
             return
@@ -210,9 +265,19 @@ class Connection:
             self.close()
 
     def _hold(self, reason: int) -> None:
-        if not self._held and self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._pause()
         self._held |= reason
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, None
+        if unsent is not None and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(unsent)
+            self.go_on(_UNSAVED)
 
     def _hand_over(self, data: bytes, reason: str, whole: int = 0) -> None:
         shared, transport = self._shared, self._transport
@@ -224,7 +289,7 @@ class Connection:
         general.connection_made(transport)
         if self._held & _PEER_SLOW:
             general.pause_writing()
-        if self._held:
+        if self._paused:
             transport.resume_reading()
         if 0 < whole < len(data):
             general.data_received(data[:whole])

@@ -14,6 +14,7 @@ version. What is not ordinary is asked the careful way, in its place.
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
+from ext.ledger import Ledger
 from ext.quick import Quick
 
 ITEMS_MAX: Final = 64
@@ -30,12 +31,17 @@ _Careful = Callable[[bytes], bytes | None]
 
 @final
 class Many:
-    """Answers many checks; one for each thread."""
+    """Answers many checks; one for each thread.
 
-    def __init__(self, quick: Quick) -> None: ...
-    def answer_lines(self, data: bytes, start: int, careful: _Careful) -> tuple[bytes, int, int]:
+    Args: ledger: where every answer is recorded; each then names its receipt, as its last member. What `careful`
+        answers it records itself.
+    """
+
+    def __init__(self, quick: Quick, ledger: Ledger | None = None) -> None: ...
+    def answer_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
         """Answer whole lines of NDJSON, each an inquiry as of a single check, up to the first blank or too long one.
 
+        Args: mark: the request's, for the record.
         Returns: the answers, a line each; where to go on; how many lines were answered.
         Raises: TypeError, ValueError for arguments that cannot be; what `careful` and Quick's callables raise.
         """
@@ -44,10 +50,19 @@ class Many:
         """Keys of the records that answering these lines would wait for, because they are not in memory."""
 
     def answer_items(
-        self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int, careful: _Careful
+        self,
+        data: bytes | bytearray,
+        spans: Sequence[tuple[int, int]],
+        first: int,
+        as_of: int,
+        careful: _Careful,
+        mark: bytes = b"",
+        caller: bytes = b"",
+        purpose: int = 0,
     ) -> tuple[bytes, int]:
         """Answer items of a batch, which are in `data` at `spans`, from number `first` on, for one day.
 
+        Args: mark, caller, purpose: the batch's, for the record.
         Returns: the answers, each followed by a comma, and the number of the item to go on with.
         Raises: as answer_lines.
         """

@@ -8,11 +8,13 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from ext cimport ordinary
 from ext.growing cimport Growing, discard, reserve
+from ext.ledger cimport CALLER_BYTES, KIND_IN_BATCH, MOST_NAME_BYTES, Facts, Ledger
 from ext.ordinary cimport MOST_ANSWER_BYTES, Inquiry
 from ext.pages cimport FOUND, TRIES, Entry, Path
 from ext.places cimport place
 from ext.probe cimport ROOM, Match, Table, find_all
 from ext.quick cimport SAY_NOTHING, SAY_VALID, Quick
+from ext.scan cimport Span
 from ext.stored cimport RECORD_KEY_BYTES, write_record_key
 
 cdef enum:
@@ -34,6 +36,12 @@ cdef enum Stage:
     FROM_MEMORY
     FROM_RECORD
 
+# What is recorded of a whole batch.
+cdef struct Asked:
+    Span mark
+    Span caller
+    int purpose
+
 cdef struct Item:
     const uint8_t *text
     Py_ssize_t size
@@ -41,6 +49,7 @@ cdef struct Item:
     uint64_t[2] words
     Match match
     int saying
+    bint found                  # whether `match` is set
     Stage stage
     uint8_t[RECORD_KEY_BYTES] wanted
     Path path
@@ -53,6 +62,7 @@ cdef struct Item:
 @cython.final
 cdef class Many:
     cdef Quick quick
+    cdef Ledger ledger
     cdef Item *items
     cdef uint8_t *answers       # written side by side; up to `written` are good, and up to `told` are in `out`
     cdef Py_ssize_t written
@@ -61,12 +71,14 @@ cdef class Many:
     cdef long long visible      # data version of answers from records, and of those from memory
     cdef long long whole
 
-    def __cinit__(self, quick):
+    def __cinit__(self, quick, ledger=None):
         self.items, self.answers = NULL, NULL
         self.out.start, self.out.room, self.out.used = NULL, 0, 0
         if not isinstance(quick, Quick):
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
-        self.quick = quick
+        if not (ledger is None or isinstance(ledger, Ledger)):
+            raise TypeError(f"ledger must be Ledger, not {type(ledger).__name__}")
+        self.quick, self.ledger = quick, ledger
         self.items = <Item *>PyMem_Malloc(MOST * sizeof(Item))
         self.answers = <uint8_t *>PyMem_Malloc(MOST * (MOST_ANSWER_BYTES + 1))
         if self.items == NULL or self.answers == NULL:
@@ -77,11 +89,14 @@ cdef class Many:
         PyMem_Free(self.answers)
         discard(&self.out)
 
-    def answer_lines(self, data, start, careful):
+    def answer_lines(self, data, start, careful, mark=b""):
         cdef Py_ssize_t at = _first(data, start)
         cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
-        cdef int count = _take_lines(self, text, PyBytes_GET_SIZE(data), &at), done
-        done = _answer(self, count, ordinary.NO_DAY, True, careful, b"\n")
+        cdef int count, done
+        cdef Asked asked
+        _set_asked(&asked, mark, b"", 0)
+        count = _take_lines(self, text, PyBytes_GET_SIZE(data), &at)
+        done = _answer(self, count, ordinary.NO_DAY, True, careful, b"\n", &asked)
         if done < count:
             at = self.items[done].text - text
         return _told(self), at, done
@@ -91,15 +106,17 @@ cdef class Many:
         cdef int count = _take_lines(self, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &at)
         return _cold(self, count, ordinary.NO_DAY, True)
 
-    def answer_items(self, data, spans, first, as_of, careful):
+    def answer_items(self, data, spans, first, as_of, careful, mark=b"", caller=b"", purpose=0):
         cdef Py_ssize_t position = first
         cdef int count, done
+        cdef Asked asked
         cdef Py_buffer buffer
         _check_day(as_of)
+        _set_asked(&asked, mark, caller, purpose)
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
             count = _take_items(self, &buffer, spans, position)
-            done = _answer(self, count, as_of, False, careful, b",")
+            done = _answer(self, count, as_of, False, careful, b",", &asked)
         finally:
             PyBuffer_Release(&buffer)
         return _told(self), position + done
@@ -188,7 +205,7 @@ cdef inline bint _is_blank(const uint8_t *text, Py_ssize_t size) noexcept nogil:
     return True
 
 
-cdef int _answer(Many many, int count, int as_of, bint lines, careful, const char *separator) except -1:
+cdef int _answer(Many many, int count, int as_of, bint lines, careful, const char *separator, const Asked *asked) except -1:
     """Answer items in their order into `out`, each followed by the separator; returns how many."""
     cdef int position, others = 0
     cdef Item *item
@@ -200,6 +217,9 @@ cdef int _answer(Many many, int count, int as_of, bint lines, careful, const cha
             many.items[position].stage = CAREFUL
     for position in range(count):
         item = &many.items[position]
+        if item.stage != CAREFUL and many.ledger is not None:
+            _record(many, item, lines, separator, asked)
+            continue
         if item.stage != CAREFUL:
             many.written = item.answer_at + item.answer_bytes + 1
             continue
@@ -213,6 +233,38 @@ cdef int _answer(Many many, int count, int as_of, bint lines, careful, const cha
         _append(many, PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer))
         _append(many, separator, 1)
     return count
+
+
+cdef int _set_asked(Asked *asked, bytes mark, bytes caller, int purpose) except -1:
+    if PyBytes_GET_SIZE(caller) > CALLER_BYTES:
+        raise ValueError(f"caller has at most {CALLER_BYTES} bytes")
+    asked.mark.at, asked.mark.length = <const uint8_t *>PyBytes_AS_STRING(mark), PyBytes_GET_SIZE(mark)
+    asked.caller.at, asked.caller.length = <const uint8_t *>PyBytes_AS_STRING(caller), PyBytes_GET_SIZE(caller)
+    asked.purpose = purpose
+    return 0
+
+
+cdef int _record(Many many, Item *item, bint lines, const char *separator, const Asked *asked) except -1:
+    """Record an answer, and add it with the name of its receipt to `out`."""
+    cdef Facts facts
+    cdef Span body
+    cdef char[MOST_NAME_BYTES] name
+    cdef uint64_t index, version = many.visible
+    if item.stage == FROM_MEMORY and item.asked.verdict_only:
+        version = many.whole
+    if not lines:
+        item.asked.institution, item.asked.purpose = asked.caller, asked.purpose
+    many.quick.note(
+        &facts, &item.asked, item.words, &item.match if item.found else NULL, item.saying, version
+    )
+    facts.kind += KIND_IN_BATCH
+    body.at, body.length = many.answers + item.answer_at, item.answer_bytes
+    index = many.ledger.record(&facts, &body, &asked.mark)
+    _append(many, <const char *>body.at, body.length - 1)
+    _append(many, b',"receipt":"', 12)
+    _append(many, name, many.ledger.write_name(index, name))
+    _append(many, b'"}', 2)
+    return _append(many, separator, 1)
 
 
 cdef bytes _told(Many many):
@@ -291,7 +343,7 @@ cdef bint _look_up(Many many, int count) except -1:
 cdef void _find(Quick quick, Table table, Item *item) noexcept:
     cdef Match[ROOM] found
     cdef int count = find_all(&table.view, item.words[0], item.words[1], found)
-    item.saying = SAY_NOTHING
+    item.saying, item.found = SAY_NOTHING, count == 1
     if count == 0:
         item.saying = quick.nobody(&item.asked)
     elif count == 1:

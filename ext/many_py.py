@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from ext import ordinary_py
+from ext import ledger_py, ordinary_py
 from ext.quick_py import Quick
 
 ITEMS_MAX: Final = 64
 CAREFUL_MAX: Final = 32
 LINE_BYTES_MAX: Final = 16384
 BLOCK_BYTES_MAX: Final = 32768
+_CALLER_BYTES: Final = 16
 
 _Careful = Callable[[bytes], bytes | None]
 
 
 class Many:
-    def __init__(self, quick: Quick) -> None:
+    def __init__(self, quick: Quick, ledger: ledger_py.Ledger | None = None) -> None:
         if not isinstance(quick, Quick):
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
+        if not (ledger is None or isinstance(ledger, ledger_py.Ledger)):
+            raise TypeError(f"ledger must be Ledger, not {type(ledger).__name__}")
         self._quick = quick
+        self._ledger = ledger
 
-    def answer_lines(self, data: bytes, start: int, careful: _Careful) -> tuple[bytes, int, int]:
+    def answer_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
         if not isinstance(data, bytes):
             raise TypeError(f"data must be bytes, not {type(data).__name__}")
         if not isinstance(start, int):
@@ -37,7 +41,9 @@ class Many:
                 break
             lines.append(line)
             at = end + 1
-        answers = self._answers(lines, careful, lambda line: self._quick.answer(line, 0, len(line)))
+        answers = self._answers(
+            lines, careful, lambda line: self._recorded(self._quick.answer(line, 0, len(line)), mark, {})
+        )
         at -= sum(len(line) + 1 for line in lines[len(answers) :])
         return b"".join(answer + b"\n" for answer in answers), at, len(answers)
 
@@ -53,12 +59,22 @@ class Many:
         return []
 
     def answer_items(
-        self, data: bytes | bytearray, spans: Sequence[tuple[int, int]], first: int, as_of: int, careful: _Careful
+        self,
+        data: bytes | bytearray,
+        spans: Sequence[tuple[int, int]],
+        first: int,
+        as_of: int,
+        careful: _Careful,
+        mark: bytes = b"",
+        caller: bytes = b"",
+        purpose: int = 0,
     ) -> tuple[bytes, int]:
         if not isinstance(as_of, int):
             raise TypeError(f"as_of must be int, not {type(as_of).__name__}")
         if not ordinary_py.AS_OF_MIN <= as_of <= ordinary_py.AS_OF_MAX:
             raise ValueError("as_of is out of range")
+        if len(caller) > _CALLER_BYTES:
+            raise ValueError(f"caller has at most {_CALLER_BYTES} bytes")
         items: list[bytes] = []
         with memoryview(data) as view:
             for start, end in spans[first : first + ITEMS_MAX]:
@@ -67,7 +83,8 @@ class Many:
                 if sum(map(len, items)) >= BLOCK_BYTES_MAX:
                     break
                 items.append(bytes(view[start:end]))
-        answers = self._answers(items, careful, lambda item: self._quick_item(item, as_of))
+        own = {"caller": caller, "purpose": purpose}
+        answers = self._answers(items, careful, lambda item: self._recorded(self._quick_item(item, as_of), mark, own))
         return b"".join(answer + b"," for answer in answers), first + len(answers)
 
     def _quick_item(self, item: bytes, as_of: int) -> bytes | None:
@@ -78,6 +95,14 @@ class Many:
             assert ask is not None
             ask.as_of = as_of
         return None if ask is None else self._quick._answered(ask)
+
+    def _recorded(self, answer: bytes | None, mark: bytes, own: dict[str, Any]) -> bytes | None:
+        """The answer with the name of its receipt, once it is recorded."""
+        if answer is None or self._ledger is None:
+            return answer
+        facts = self._quick._facts
+        index = self._ledger.append(**{**facts, **own, "kind": facts["kind"] + 2}, body=answer, mark=mark)
+        return answer[:-1] + b',"receipt":"' + self._ledger.name(index) + b'"}'
 
     @staticmethod
     def _answers(items: list[bytes], careful: _Careful, quick: Callable[[bytes], bytes | None]) -> list[bytes]:

@@ -16,6 +16,7 @@ cdef enum:
     MESSAGE_BYTES = 250
     NO_DAY = -1
     NO_BRANCH = -1
+    PURPOSE_DEFAULT = 1
 
 
 # An ordinary inquiry; its spans point into the text that it was read from.
@@ -24,6 +25,7 @@ cdef struct Inquiry:
     int today                   # where it matters: for a certificate
     bint by_certificate
     Span institution
+    int purpose                 # its place among those that are known, from 1
     Span insurer
     Span symbol
     Span number

@@ -200,6 +200,7 @@ cdef bint _read_all(Inquiry *ask, const uint8_t *start, Py_ssize_t size, unsigne
     ask.as_of = NO_DAY
     ask.institution.length = 0
     ask.institution.at = start
+    ask.purpose = PURPOSE_DEFAULT
     ask.mark.length = ask.symbol.length = ask.symbol_key_bytes = 0
     ask.branch, ask.verdict_only, ask.limit_consent, ask.diseases_consent = NO_BRANCH, False, False, False
     if not take(&text, c"{"):
@@ -263,7 +264,8 @@ cdef bint _read_member(Inquiry *ask, unsigned int member, const Span *value) noe
         ask.as_of = canon.read_iso(value.at)
         return FIRST_AS_OF <= ask.as_of <= LAST_AS_OF
     if member == M_PURPOSE:
-        return _is_purpose(value)
+        ask.purpose = _purpose(value)
+        return ask.purpose != 0
     if member == M_DETAIL:
         ask.verdict_only = is_text(value, b"verdict", 7)
         return ask.verdict_only or is_text(value, b"full", 4)
@@ -276,12 +278,23 @@ cdef inline bint _is_checked(const Span *value, Py_ssize_t digits) noexcept nogi
     return value.length == digits and count_digits(value) == digits and check_digit_fits(value)
 
 
-cdef bint _is_purpose(const Span *value) noexcept nogil:
-    return (
-        is_text(value, b"treatment", 9) or is_text(value, b"dispensing", 10) or is_text(value, b"dental", 6)
-        or is_text(value, b"home_visit", 10) or is_text(value, b"online", 6) or is_text(value, b"emergency", 9)
-        or is_text(value, b"appointment", 11) or is_text(value, b"administration", 14)
-    )
+cdef int _purpose(const Span *value) noexcept nogil:
+    """Its code in the audit log, or 0."""
+    if is_text(value, b"treatment", 9):
+        return PURPOSE_DEFAULT
+    if is_text(value, b"dispensing", 10):
+        return 2
+    if is_text(value, b"dental", 6):
+        return 3
+    if is_text(value, b"home_visit", 10):
+        return 4
+    if is_text(value, b"online", 6):
+        return 5
+    if is_text(value, b"emergency", 9):
+        return 6
+    if is_text(value, b"appointment", 11):
+        return 7
+    return 8 if is_text(value, b"administration", 14) else 0
 
 
 cdef bint _read_consent(Inquiry *ask, Text *text) noexcept nogil:

@@ -53,6 +53,7 @@ class Ask:
         "_today",
         "by_certificate",
         "_mark",
+        "_purpose",
         "_number_key",
         "_symbol_key",
         "as_of",
@@ -77,6 +78,7 @@ class Ask:
     _birth_date: int
     _consent: dict[str, bool]
     _mark: str | None
+    _purpose: str
 
     def __init__(self) -> None:
         raise TypeError("made by ordinary.read only")
@@ -289,6 +291,7 @@ def _ask(given: Any, today: int, item: bool) -> Ask:
     ask.as_of = today if given.get("as_of") is None else _date(given["as_of"])
     _require(AS_OF_MIN <= ask.as_of <= AS_OF_MAX)
     _require(given.get("purpose", "treatment") in PURPOSES and given.get("detail", "full") in ("full", "verdict"))
+    ask._purpose = given.get("purpose", "treatment")
     ask.verdict_only = given.get("detail") == "verdict"
     ask._consent = consent or {}
     ask._mark = given.get("id")

@@ -2,6 +2,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 
+from ext.ledger cimport Facts
 from ext.ordinary cimport Inquiry, Pieces
 from ext.pages cimport Pages
 from ext.probe cimport Match, Table
@@ -38,6 +39,9 @@ cdef class Quick:
     cdef uint8_t[RECORD_KEY_BYTES] waiting
     cdef uint64_t k0
     cdef uint64_t k1
+    cdef int[SAYINGS] verdicts
+    # What there is to record of the answer that was written last.
+    cdef Facts facts
 
     # Writes the answer to a check, at most ordinary.MOST_ANSWER_BYTES; 0 if that is for the careful way; COLD, if
     # `look_first` and the record is not in memory: its key is in `waiting`. Raises what the callables raise.
@@ -57,6 +61,11 @@ cdef class Quick:
     cdef bint date(self, Inquiry *asked) except -1
     # What is said of an insurer (`null` without), and for `saying`. Good until it is called again.
     cdef int fill(self, const Span *insurer, uint64_t version, int saying, Pieces *pieces) except -1
+    # Sets down what there is to record of an answer about nobody (NULL) or somebody.
+    cdef void note(
+        self, Facts *facts, const Inquiry *asked, const uint64_t *words, const Match *match, int saying,
+        uint64_t version
+    ) noexcept nogil
     # What can be said if there is nobody; the insurer of such an answer, if it names one.
     cdef int nobody(self, const Inquiry *asked) noexcept nogil
     cdef Span *insurer_asked(self, Inquiry *asked) noexcept nogil

@@ -32,7 +32,7 @@ class Quick:
         insurer: name and freshness of an insurer as of a data version, as JSON. Kept until
             the data version or the version of the insurers moves.
         words: for each thing that can be said, in their order: how the answer begins, up to the date; its advice, as
-            JSON.
+            JSON; its verdict as a number, for the audit log.
         looks_first: whether records may be where reading them waits for a disk; then others ask for `cold_key` before
             an answer, or look by themselves.
     """
@@ -44,7 +44,7 @@ class Quick:
         key: bytes,
         today: Callable[[], int],
         insurer: Callable[[str, int], tuple[bytes, bytes]],
-        words: Sequence[tuple[bytes, bytes]],
+        words: Sequence[tuple[bytes, bytes, int]],
         *,
         looks_first: bool = False,
     ) -> None: ...

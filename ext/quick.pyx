@@ -2,10 +2,13 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from ext cimport keyhash, ordinary
 from ext.held cimport Record
+from ext.ledger cimport (
+    CALLER_BYTES, FLAG_CONSENT_USED, FLAG_VERDICT_ONLY, KIND_CARD, KIND_CERTIFICATE, Facts,
+)
 from ext.ordinary cimport Inquiry
 from ext.pages cimport FOUND, TRIES, UNSURE, Entry, Pages
 from ext.places cimport part
@@ -65,12 +68,13 @@ cdef class Quick:
         self.k0 = keyhash.load_little(<const uint8_t *>PyBytes_AS_STRING(key))
         self.k1 = keyhash.load_little(<const uint8_t *>PyBytes_AS_STRING(key) + 8)
         self.pieces = [None] * PIECES
-        self.words = tuple([(bytes(head), bytes(advice)) for head, advice in words])
+        self.words = tuple([(bytes(head), bytes(advice), int(verdict)) for head, advice, verdict in words])
         if len(self.words) != SAYINGS:
-            raise ValueError(f"words must be {SAYINGS} pairs")
+            raise ValueError(f"words must be {SAYINGS} triples")
         for saying in range(SAYINGS):
             self.heads[saying] = _span(self.words[saying][0])
             self.advices[saying] = _span(self.words[saying][1])
+            self.verdicts[saying] = self.words[saying][2]
 
     def answer(self, data, start, stop):
         cdef uint8_t[ordinary.MOST_ANSWER_BYTES] target
@@ -109,6 +113,7 @@ cdef class Quick:
             saying = self.said(&asked, &found[0])
         if saying == SAY_NOTHING:
             return 0
+        self.note(&self.facts, &asked, words, &found[0] if count else NULL, saying, version)
         if look_first and count and not asked.verdict_only:
             write_record_key(found[0].person, version, self.waiting)
             if self.pages.begin() and not self.pages.resident(self.waiting, RECORD_KEY_BYTES):
@@ -136,6 +141,24 @@ cdef class Quick:
             return 0
         self.fill(&insurer, version, SAY_VALID, &pieces)
         return ordinary.write_answer(asked, &record, version, &pieces, target)
+
+    cdef void note(
+        self, Facts *facts, const Inquiry *asked, const uint64_t *words, const Match *match, int saying,
+        uint64_t version
+    ) noexcept nogil:
+        cdef Py_ssize_t caller = min(asked.institution.length, <Py_ssize_t>CALLER_BYTES)
+        facts.kind = KIND_CERTIFICATE if asked.by_certificate else KIND_CARD
+        facts.purpose, facts.verdict, facts.as_of, facts.version = (
+            asked.purpose, self.verdicts[saying], asked.as_of, version
+        )
+        facts.flags = FLAG_VERDICT_ONLY if asked.verdict_only else 0
+        if asked.limit_consent or asked.diseases_consent:
+            facts.flags |= FLAG_CONSENT_USED
+        memset(facts.caller, 0, CALLER_BYTES)
+        memcpy(facts.caller, asked.institution.at, caller)
+        facts.inquiry[0], facts.inquiry[1] = words[0], words[1]
+        facts.known = match != NULL
+        facts.person = match.person if match != NULL else 0
 
     cdef int nobody(self, const Inquiry *asked) noexcept nogil:
         return SAY_UNKNOWN_CERTIFICATE if asked.by_certificate else SAY_UNKNOWN_CARD

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from ext import ordinary_py
+from ext import keyhash_py, ordinary_py
 from ext.pages_py import Pages
 
 RECORD_BYTES_MAX: Final = 8192
@@ -34,7 +34,7 @@ class Quick:
         key: bytes,
         today: Callable[[], int],
         insurer: Callable[[str, int], tuple[bytes, bytes]],
-        words: Sequence[tuple[bytes, bytes]],
+        words: Sequence[tuple[bytes, bytes, int]],
         *,
         looks_first: bool = False,
     ) -> None:
@@ -50,9 +50,10 @@ class Quick:
         self._key = key
         self._today = today
         self._insurer = insurer
-        self._words = [(bytes(head), bytes(advice)) for head, advice in words]
+        self._words = [(bytes(head), bytes(advice), int(verdict)) for head, advice, verdict in words]
         if len(self._words) != SAYINGS_COUNT:
-            raise ValueError(f"words must be {SAYINGS_COUNT} pairs")
+            raise ValueError(f"words must be {SAYINGS_COUNT} triples")
+        self._facts: dict[str, Any] = {}
 
     @property
     def looks_first(self) -> bool:
@@ -84,7 +85,18 @@ class Quick:
             saying = _said(ask, matches[0])
         if saying is None:
             return None
-        head, advice = self._words[saying]
+        head, advice, verdict = self._words[saying]
+        self._facts = {
+            "kind": 2 if ask.by_certificate else 1,
+            "purpose": ordinary_py.PURPOSES.index(ask._purpose) + 1,
+            "verdict": verdict,
+            "flags": (8 if ask.verdict_only else 0) | (2 if any(ask._consent.values()) else 0),
+            "as_of": ask.as_of,
+            "version": version,
+            "caller": ask.institution.encode(),
+            "inquiry": keyhash_py.siphash128(self._key, ask.message),
+            "person": matches[0][0] if matches else None,
+        }
         if ask.verdict_only or not matches:
             fresh_at = b"null" if ask.insurer_number is None else self._insurer(ask.insurer_number, version)[1]
             return ask.bare(head, version, fresh_at, advice)

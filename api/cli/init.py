@@ -45,6 +45,8 @@ def create(config: Config) -> bool:
         raise CommandError(Exit.STORE, "store.exists", f"there is a store already in {config.store_dir}")
     made_key = not config.key_file.exists()
     secrets = keys.create(config.key_file) if made_key else keys.load(config.key_file)
+    if not config.audit_key_file.exists():
+        keys.create_signing(config.audit_key_file)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     now_ms = Clock(config.clock_fixed_ms).now_ms()
     try:

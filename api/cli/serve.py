@@ -53,6 +53,8 @@ def run(config: Config) -> int:
     from engine import keys
 
     secrets = keys.load(config.key_file)
+    if config.audit != "off" and not config.audit_key_file.exists():
+        keys.create_signing(config.audit_key_file)  # of a store from before there was an audit log
     context = tls.server_context(config)
     for name in ("check", "registry"):
         openapi.document(name)  # remembered, so that no restarted process spends its first 20 ms on it

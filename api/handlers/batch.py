@@ -21,6 +21,7 @@ from api.handlers.checks import Answerer
 from api.handlers.http import (
     JSON,
     NDJSON,
+    REQUEST_ID,
     Desk,
     collect_body,
     read_chunk,
@@ -28,10 +29,12 @@ from api.handlers.http import (
     require_length,
     require_media_type,
 )
+from api.recorder import Recorder, purpose_code
 from api.wire import reading, writing
 from api.wire.outline import BatchOutline
 from engine import clock, days, limits
 from engine.errors import BodyTooLargeError, InputError, ShikakuError
+from engine.records import Inquiry
 from engine.verification import Verifier
 from ext import many
 
@@ -64,7 +67,8 @@ class Batches:
         self._verifier = verifier
         self._reader = reader
         self._writer = writer
-        self._many = many.Many(answerer.quick)
+        self._recorder = answerer.recorder
+        self._many = many.Many(answerer.quick, None if answerer.recorder is None else answerer.recorder.ledger)
         self._cold = answerer.cold
         self._turnstile = Turnstile()
 
@@ -82,15 +86,17 @@ class Batches:
         await self._exhaust(outline.walk())
         context = self._reader.batch(outline.head)
         response = await self._begin(request, JSON)
+        out = _Out(response, self._recorder)
+        mark = response.headers[REQUEST_ID].encode()
         position = 0
         while position < len(outline.items):
             if not context.warnings and days.AS_OF_MIN <= context.as_of <= days.AS_OF_MAX:
                 await self._warm(self._many.cold_items, outline.body, outline.items, position, context.as_of)
             async with self._turnstile.slice() as until:
-                part, position = self._answer_items(outline, context, position, until)
-            await response.write(part)
-        await response.write(b"]}" if outline.items else b'{"items":[]}')
-        await response.write_eof()
+                part, position = self._answer_items(outline, context, position, until, mark)
+            await out.write(part)
+        await out.write(b"]}" if outline.items else b'{"items":[]}')
+        await out.end()
         return response
 
     async def _exhaust(self, steps: Iterator[None]) -> None:
@@ -103,21 +109,30 @@ class Batches:
                     running = next(steps, _END) is not _END
 
     def _answer_items(
-        self, outline: BatchOutline, context: reading.BatchContext, position: int, until: int
+        self, outline: BatchOutline, context: reading.BatchContext, position: int, until: int, mark: bytes
     ) -> tuple[bytes, int]:
         """Answer items from `position` until the slice is over; at least one. Each is followed by a comma."""
         parts = [] if position else [b'{"items":[']
         ordinary = not context.warnings and days.AS_OF_MIN <= context.as_of <= days.AS_OF_MAX
-        careful = _until(until, partial(self._item, context=context))
+        careful = _until(until, partial(self._item, context=context, mark=mark))
         while position < len(outline.items):
             first = position
             if ordinary:
-                part, position = self._many.answer_items(outline.body, outline.items, position, context.as_of, careful)
+                part, position = self._many.answer_items(
+                    outline.body,
+                    outline.items,
+                    position,
+                    context.as_of,
+                    careful,
+                    mark,
+                    context.institution.encode(),
+                    purpose_code(context.purpose),
+                )
                 parts.append(part)
             if position == first:
                 # Not for the quick way, or there was no more time for it: one is answered in any case.
                 start, end = outline.items[position]
-                parts += (self._item(bytes(outline.body[start:end]), context), b",")
+                parts += (self._item(bytes(outline.body[start:end]), context, mark), b",")
                 position += 1
             if self._is_over(until):
                 break
@@ -125,12 +140,11 @@ class Batches:
             parts[-1] = parts[-1][:-1]
         return b"".join(parts), position
 
-    def _item(self, body: bytes, context: reading.BatchContext) -> bytes:
+    def _item(self, body: bytes, context: reading.BatchContext, mark: bytes) -> bytes:
         try:
             if len(body) > limits.BATCH_LINE_BYTES_MAX:
                 raise _item_too_long()
-            mark, inquiry = self._reader.item(body, context)
-            return self._writer.answer(inquiry, self._verifier.check(inquiry), mark)
+            return self._careful(mark, *self._reader.item(body, context))
         except ShikakuError as error:
             return self._error(body, error)
 
@@ -139,6 +153,8 @@ class Batches:
     async def _lines(self, request: web.Request) -> web.StreamResponse:
         require_length(request)
         response = await self._begin(request, NDJSON)
+        out = _Out(response, self._recorder)
+        mark = response.headers[REQUEST_ID].encode()
         lines = Lines()
         try:
             while not lines.ended:
@@ -146,24 +162,25 @@ class Batches:
                 while lines.waiting:
                     await self._warm(lines.cold_keys, self._many)
                     async with self._turnstile.slice() as until:
-                        part = self._answer_lines(lines, until)
+                        part = self._answer_lines(lines, until, mark)
                     if part:
-                        await response.write(part)
+                        await out.write(part)
                 if lines.given > limits.BATCH_LINES_MAX:
                     raise BodyTooLargeError(f"a batch has at most {limits.BATCH_LINES_MAX} lines")
         except InputError as error:
             # The answers before are good; the last line says why there are no more.
-            await response.write(self._error(b"", error) + b"\n")
+            await out.write(self._error(b"", error) + b"\n")
             response.force_close()
-        await response.write_eof()
+        await out.end()
         return response
 
-    def _answer_lines(self, lines: Lines, until: int) -> bytes:
+    def _answer_lines(self, lines: Lines, until: int, mark: bytes) -> bytes:
         """Answer lines until none is waiting, the slice is over or enough has collected."""
         parts: list[bytes] = []
         size = 0
+        careful = partial(self._line, mark=mark)
         while size < _WRITE_BYTES:
-            part = lines.answer(self._many, _until(until, self._line))
+            part = lines.answer(self._many, _until(until, careful), mark)
             if part:
                 size += len(part)
                 parts.append(part)
@@ -174,17 +191,16 @@ class Batches:
             if line is None or lines.given > limits.BATCH_LINES_MAX:
                 break
             if line:
-                answer = self._line(line) if line is not TOO_LONG else self._error(b"", _item_too_long())
+                answer = careful(line) if line is not TOO_LONG else self._error(b"", _item_too_long())
                 size += len(answer) + 1
                 parts += (answer, b"\n")
             if clock.monotonic_ns() >= until:
                 break
         return b"".join(parts)
 
-    def _line(self, body: bytes) -> bytes:
+    def _line(self, body: bytes, mark: bytes) -> bytes:
         try:
-            mark, inquiry = self._reader.inquiry(body)
-            return self._writer.answer(inquiry, self._verifier.check(inquiry), mark)
+            return self._careful(mark, *self._reader.inquiry(body))
         except ShikakuError as error:
             return self._error(body, error)
 
@@ -205,10 +221,43 @@ class Batches:
         await response.prepare(request)
         return response
 
+    def _careful(self, mark: bytes, own_id: str | None, inquiry: Inquiry) -> bytes:
+        answer = self._verifier.check(inquiry)
+        body = self._writer.answer(inquiry, answer, own_id)
+        if self._recorder is None:
+            return body
+        receipt = self._recorder.record(inquiry, answer, body, mark, batch=True)
+        return body[:-1] + b',"receipt":"' + receipt + b'"}'
+
     def _error(self, body: bytes, error: ShikakuError) -> bytes:
         self._desk.note(error)
         mark = reading.id_of(body) if len(body) <= limits.BATCH_LINE_BYTES_MAX else None
         return writing.item_error(mark, problems.problem(error))
+
+
+class _Out:
+    """What is written of a response: each part once what it says is recorded, while the next one is made."""
+
+    def __init__(self, response: web.StreamResponse, recorder: Recorder | None) -> None:
+        self._response = response
+        self._recorder = recorder
+        self._part = b""
+        self._entries = 0
+
+    async def write(self, part: bytes) -> None:
+        if self._recorder is None:
+            await self._response.write(part)
+            return
+        self._recorder.want()
+        part, self._part = self._part, part
+        entries, self._entries = self._entries, self._recorder.ledger.entries
+        if part:
+            await self._recorder.saved(entries)
+            await self._response.write(part)
+
+    async def end(self) -> None:
+        await self.write(b"")
+        await self._response.write_eof()
 
 
 def _until(instant: int, answer: Callable[[bytes], bytes]) -> _Careful:
@@ -256,11 +305,11 @@ class Lines:
             return b""
         return self._counted(self._buffer[start:end] if end - start <= limits.BATCH_LINE_BYTES_MAX else TOO_LONG)
 
-    def answer(self, block: many.Many, careful: _Careful) -> bytes:
+    def answer(self, block: many.Many, careful: _Careful, mark: bytes) -> bytes:
         """The answers to the next whole lines, a line each; none if the next is for `take`."""
         if self._skipping or self.given + many.ITEMS_MAX > limits.BATCH_LINES_MAX:
             return b""
-        answers, self._offset, count = block.answer_lines(self._buffer, self._offset, careful)
+        answers, self._offset, count = block.answer_lines(self._buffer, self._offset, careful, mark)
         self.given += count
         return answers
 

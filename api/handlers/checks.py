@@ -9,7 +9,17 @@ from typing import Final
 
 from aiohttp import web
 
-from api.handlers.http import JSON, Desk, Handler, ordinary_body, read_body, require_accepted, require_media_type
+from api.handlers.http import (
+    JSON,
+    REQUEST_ID,
+    Desk,
+    Handler,
+    ordinary_body,
+    read_body,
+    require_accepted,
+    require_media_type,
+)
+from api.recorder import Recorder
 from api.wire import quick, reading, writing
 from engine import limits
 from engine.verification import Verifier
@@ -20,26 +30,44 @@ PATH: Final = "/v1/eligibility/check"
 
 
 class Answerer:
-    """Turns the body of a check into that of its answer."""
+    """Turns the body of a check into that of its answer, and records it if there is somewhere to."""
 
     def __init__(
-        self, verifier: Verifier, reader: reading.Reader, writer: writing.Writer, *, looks_first: bool = False
+        self,
+        verifier: Verifier,
+        reader: reading.Reader,
+        writer: writing.Writer,
+        *,
+        looks_first: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         self._verifier = verifier
         self.quick = quick.quick_way(verifier, looks_first=looks_first)
         self.cold = Cold(verifier.touch) if looks_first else None
+        self.recorder = recorder
         self._quick = self.quick.answer
         self._reader = reader
         self._writer = writer
 
-    def answer(self, data: bytes, start: int, stop: int) -> bytes:
-        """The answer to the check in `data[start:stop]`. Raises InputError, RecordCorruptError and the like."""
-        return self._quick(data, start, stop) or self.careful(data, start, stop)
+    def answer(self, data: bytes, mark: bytes) -> tuple[bytes, bytes | None]:
+        """The answer to a check, and the name of its receipt. Raises InputError, RecordCorruptError and the like.
 
-    def careful(self, data: bytes, start: int, stop: int) -> bytes:
-        """The same, for what the quick way has no answer to."""
-        mark, inquiry = self._reader.inquiry(data[start:stop])
-        return self._writer.answer(inquiry, self._verifier.check(inquiry), mark)
+        Args: mark: of the request, for the record.
+        """
+        body = self._quick(data, 0, len(data))
+        if body is None:
+            return self._careful(data, mark)
+        return body, None if self.recorder is None else self.recorder.record_quick(self.quick, body, mark)
+
+    def careful(self, data: bytes, start: int, stop: int, mark: bytes) -> bytes:
+        """The same for what the quick way has no answer to; here, its receipt is the last one."""
+        return self._careful(data[start:stop], mark)[0]
+
+    def _careful(self, data: bytes, mark: bytes) -> tuple[bytes, bytes | None]:
+        own_id, inquiry = self._reader.inquiry(data)
+        answer = self._verifier.check(inquiry)
+        body = self._writer.answer(inquiry, answer, own_id)
+        return body, None if self.recorder is None else self.recorder.record(inquiry, answer, body, mark)
 
 
 class Cold:
@@ -63,7 +91,7 @@ class Cold:
 
 def check(desk: Desk, answerer: Answerer) -> Handler:
     """The handler of single checks. It turns errors into problems itself."""
-    answer = answerer.answer
+    answer, recorder = answerer.answer, answerer.recorder
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
@@ -74,7 +102,11 @@ def check(desk: Desk, answerer: Answerer) -> Handler:
                 body = await read_body(request, limits.CHECK_BODY_BYTES_MAX)
             if answerer.cold is not None:
                 await answerer.cold.wait(answerer.quick.cold_key(body, 0, len(body)))
-            return desk.answer(request, answer(body, 0, len(body)))
+            mark = desk.mark(request.headers.get(REQUEST_ID))
+            told, receipt = answer(body, mark)
+            if recorder is not None:
+                await recorder.saved()
+            return desk.answer(request, told, mark, receipt)
         except Exception as error:
             return desk.failed(request, error)
 

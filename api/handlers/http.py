@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from api import problems
 from engine import clock, identifiers, limits
-from engine.errors import BodyTooLargeError, CorruptionError, StartingError, StorePoisonedError
+from engine.errors import AuditUnavailableError, BodyTooLargeError, CorruptionError, StartingError, StorePoisonedError
 from ext import lane
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -35,6 +35,9 @@ RETRY_STARTING_MS: Final = 1_000
 
 REQUEST_ID: Final = type(hdrs.HOST)("X-Request-ID")
 """Of aiohttp's own type for names of headers, whose look-up folds no case again."""
+RECEIPT: Final = "Shikaku-Receipt"
+"""Names what was recorded of an answer in the audit log."""
+_RECEIPT_HEADER: Final = f"\r\n{RECEIPT}: ".encode()
 _FIXED_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "shikaku"}
 
 _ACCEPTING_ALL: Final = (None, "*/*", JSON)
@@ -90,11 +93,38 @@ class Desk:
         self.close_if_draining(response)
         return response
 
-    def answer(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        """As `respond` for JSON and status 200, at a fraction of the cost where the connection is an ordinary one."""
+    def answer(
+        self, request: web.BaseRequest, body: bytes, mark: bytes, receipt: bytes | None = None
+    ) -> web.StreamResponse:
+        """As `respond` for JSON and status 200, at a fraction of the cost where the connection is an ordinary one.
+
+        Args: mark: of the request; receipt: the name of what was recorded of the answer.
+        """
         if self._switch.draining or request.version != HttpVersion11 or not request.keep_alive:
-            return self.respond(request, body)
-        return WrittenResponse(lane.response(self.head(), self.mark(request.headers.get(REQUEST_ID)), body))
+            response = self.respond(request, body)
+            response.headers[REQUEST_ID] = mark.decode()
+            if receipt is not None:
+                response.headers[RECEIPT] = receipt.decode()
+            return response
+        if receipt is not None:
+            mark += _RECEIPT_HEADER + receipt
+        return WrittenResponse(lane.response(self.head(), mark, body))
+
+    def unrecorded(self) -> bytes:
+        """A whole response for whoever waits for an answer that could not be recorded; their connection ends."""
+        error = AuditUnavailableError("answers cannot be recorded just now", retry_after_ms=RETRY_STARTING_MS)
+        found = problems.problem(error)
+        body = msgspec.json.encode(found)
+        headers = {
+            "Content-Type": problems.MEDIA_TYPE,
+            **_FIXED_HEADERS,
+            REQUEST_ID: self.mark(None).decode(),
+            **problems.headers(error, found),
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"HTTP/1.1 {found.status} Service Unavailable\r\n{lines}\r\n".encode() + body
 
     @property
     def draining(self) -> bool:

@@ -229,6 +229,17 @@ class CheckAnswer(msgspec.Struct, gc=False):
     warnings: list[WarningView]
     certificate: CertificateView | None
     id: ItemId | UnsetType = UNSET
+    receipt: (
+        Annotated[
+            str,
+            text_meta(
+                "Names what was recorded of this answer; in batches only, a single check has it in the header"
+                " Shikaku-Receipt",
+                "0-12345",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class ItemError(msgspec.Struct, gc=False):

@@ -1,18 +1,13 @@
-"""Owns the bytes of a segment file: its header, its frames, and the CRC-32C that guards both (docs/AUDIT.md).
-
-Many frames are checked at once by columns: the CRC of zeros before a message, from state 0, is that of the message,
-so frames of all lengths stand flush right in one table.
-"""
+"""Owns the bytes of a segment file: its header, its frames, and the CRC-32 that guards both (docs/AUDIT.md)."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from engine.audit.entry import ENTRY_BYTES_MAX
 from engine.errors import AuditDamagedError, AuditEntryError
@@ -31,10 +26,6 @@ _HEADER: Final = struct.Struct("<8sQ16sI24s")
 _CHECKED_BYTES: Final = _HEADER.size
 assert _CHECKED_BYTES == 60
 _FRAME: Final = struct.Struct("<IHBB")
-_BLOCK: Final = 8192
-"""Frames whose CRC is computed at once: their columns stay in the cache."""
-_MANY: Final = 16
-"""From so many frames on, computing them together pays."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -61,7 +52,7 @@ def first_of(name: str) -> int | None:
 def encode_header(header: Header) -> bytes:
     """The 4096 bytes that a segment begins with."""
     checked = _HEADER.pack(MAGIC, header.first, header.log_id, header.slot, bytes(24))
-    return (checked + struct.pack("<I", crc32c(checked))).ljust(HEADER_BYTES, b"\0")
+    return (checked + struct.pack("<I", zlib.crc32(checked))).ljust(HEADER_BYTES, b"\0")
 
 
 def decode_header(data: bytes) -> Header:
@@ -71,7 +62,7 @@ def decode_header(data: bytes) -> Header:
     magic, first, log_id, slot, spare = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise AuditDamagedError("the file does not begin as a segment does")
-    if struct.unpack_from("<I", data, _CHECKED_BYTES)[0] != crc32c(data[:_CHECKED_BYTES]):
+    if struct.unpack_from("<I", data, _CHECKED_BYTES)[0] != zlib.crc32(data[:_CHECKED_BYTES]):
         raise AuditDamagedError("the checksum of the segment's header does not fit")
     if any(spare) or any(data[_CHECKED_BYTES + 4 : HEADER_BYTES]):
         raise AuditDamagedError("the unused part of the segment's header is not zeros")
@@ -81,7 +72,7 @@ def decode_header(data: bytes) -> Header:
 def encode(entry: bytes, private: bytes = b"") -> bytes:
     """One frame. Raises AuditEntryError if a part is too long or the entry empty."""
     body = encode_body(entry, private)
-    return struct.pack("<I", crc32c(body)) + body
+    return struct.pack("<I", zlib.crc32(body)) + body
 
 
 def encode_each(entries: Sequence[bytes], privates: Sequence[bytes] = ()) -> list[bytes]:
@@ -89,14 +80,7 @@ def encode_each(entries: Sequence[bytes], privates: Sequence[bytes] = ()) -> lis
     if privates and len(privates) != len(entries):
         raise AuditEntryError("must be none, or as many as entries", field="private")
     bodies = [encode_body(entry, privates[n] if privates else b"") for n, entry in enumerate(entries)]
-    if len(bodies) < _MANY:
-        return [struct.pack("<I", crc32c(body)) + body for body in bodies]
-    done: list[bytes] = []
-    for at in range(0, len(bodies), _BLOCK):
-        some = bodies[at : at + _BLOCK]
-        sums = _crc_many(some).astype("<u4").tobytes()
-        done += [sums[4 * n : 4 * n + 4] + body for n, body in enumerate(some)]
-    return done
+    return [struct.pack("<I", zlib.crc32(body)) + body for body in bodies]
 
 
 def encode_body(entry: bytes, private: bytes) -> bytes:
@@ -141,64 +125,9 @@ def entries_of(data: bytes, starts: Sequence[int]) -> list[bytes]:
     return [data[at + 8 : at + 8 + (data[at + 4] | data[at + 5] << 8)] for at in starts]
 
 
-# --- CRC-32C --------------------------------------------------------------------------------------------------------
-
-
-def _byte_table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-_BYTES: Final = _byte_table()
-
-
-def _word_table() -> npt.NDArray[np.uint32]:
-    """What two bytes at once do to a state."""
-    words, bytes_ = np.arange(65536, dtype=np.uint32), np.array(_BYTES, np.uint32)
-    half = bytes_[words & 0xFF] ^ words >> 8
-    return np.asarray(bytes_[half & 0xFF] ^ half >> 8, np.uint32)
-
-
-_WORDS: Final = _word_table()
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) of one piece of bytes."""
-    state, table = 0xFFFFFFFF, _BYTES
-    for value in data:
-        state = table[(state ^ value) & 0xFF] ^ state >> 8
-    return state ^ 0xFFFFFFFF
-
-
 def _fitting(data: bytes, starts: list[int], end: int) -> int:
     """How many frames from the first have a checksum that fits."""
-    ends = [*starts[1:], end]
-    for at in range(0, len(starts), _BLOCK):
-        some, some_ends = starts[at : at + _BLOCK], ends[at : at + _BLOCK]
-        sums = _crc_many([data[start + 4 : stop] for start, stop in zip(some, some_ends, strict=True)])
-        written = np.frombuffer(b"".join([data[start : start + 4] for start in some]), "<u4")
-        wrong = np.flatnonzero(sums != written)
-        if len(wrong):
-            return at + int(wrong[0])
+    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], end], strict=True)):
+        if int.from_bytes(data[start : start + 4], "little") != zlib.crc32(data[start + 4 : stop]):
+            return number
     return len(starts)
-
-
-def _crc_many(pieces: list[bytes]) -> npt.NDArray[np.uint32]:
-    """CRC-32C of many pieces, each of at least 4 bytes."""
-    lengths = np.array(list(map(len, pieces)))
-    width = int(lengths.max() + 1) & ~1
-    # Flush right: a piece's last byte in the last column, zeros before its first.
-    row = b"".join([piece.rjust(width, b"\0") for piece in pieces])
-    table = np.frombuffer(row, np.uint8).reshape(len(pieces), width).copy()
-    rows, first = np.arange(len(pieces)), width - lengths
-    for n in range(4):
-        table[rows, first + n] ^= 0xFF
-    words = np.ascontiguousarray(table.view("<u2").T)
-    state = np.zeros(len(pieces), np.uint32)
-    for word in words:
-        state = state >> 16 ^ _WORDS.take(state.astype(np.uint16) ^ word)
-    return state ^ np.uint32(0xFFFFFFFF)

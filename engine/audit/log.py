@@ -13,7 +13,7 @@ import os
 import select
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from engine import durable
 from engine.audit import frames, merkle, notes, segments
@@ -36,6 +36,8 @@ COSIGNED: Final = "checkpoint.cosigned"
 """The newest checkpoint that enough witnesses signed."""
 VKEY: Final = "vkey"
 _FILL_BYTES: Final = 1 << 20
+LENT_LEVELS: Final = 8
+"""Level files that are handed out: more than a log can ever fill."""
 _LOCK_TRIES: Final = 50
 _LOCK_PAUSE_SECONDS: Final = 0.002
 _FOLLOWED_MAX: Final = 4
@@ -211,6 +213,24 @@ def has_writer(folder: Path) -> bool:
     return False
 
 
+class Lent(NamedTuple):
+    """An open log, as another appender takes it on: the segment is its own, the other files stay the writer's."""
+
+    log_id: bytes
+    folder_fd: int
+    level_fds: list[int]
+    segment_fd: int
+    offset: int
+    filled: int
+    frontier: Frontier
+
+    def place(self) -> dict[str, Any]:
+        """Where it goes on, as ext/ledger wants it."""
+        given = ("folder_fd", "level_fds", "segment_fd", "offset", "filled")
+        nodes = [node for node in reversed(self.frontier.nodes) if node]
+        return {name: getattr(self, name) for name in given} | {"entries": self.frontier.size, "nodes": nodes}
+
+
 class LogWriter:
     """The one appender of a log. Close it, or use it in `with`.
 
@@ -286,6 +306,21 @@ class LogWriter:
         note = notes.sign_checkpoint(Checkpoint(self.signer.verifier.name, self.size, self.root), self.signer)
         durable.write_atomic(self.folder / CHECKPOINT, note.encode())
         return note
+
+    def lend(self) -> Lent:
+        """What another appender needs to go on with the log, under this lock; here nothing is appended any more."""
+        self._poisoned = True
+        for level in range(LENT_LEVELS):
+            self._level(level)
+        return Lent(
+            self._header.log_id,
+            self._lock,
+            [self._levels[level] for level in range(LENT_LEVELS)],
+            os.dup(self._descriptor),
+            self._end,
+            self._filled,
+            self._frontier,
+        )
 
     def close(self) -> None:
         """Let go of the log. Nothing is signed."""

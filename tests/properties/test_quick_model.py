@@ -18,6 +18,7 @@ from api.wire.writing import Writer
 from engine import days, rules
 from engine.errors import InputError
 from engine.records import (
+    VERDICT_CODES,
     Certificate,
     ElderlyCertificate,
     Insurer,
@@ -191,7 +192,7 @@ def twin_of(world: World) -> Verifier:
 
         def quick(self, insurer: Any, words: Any, *, looks_first: bool = False) -> Any:
             pages = pages_py.Pages(*world.store.files, b"versions")
-            said = [words(decision.verdict, decision.reason) for decision in rules.SAYINGS]
+            said = [(*words(one.verdict, one.reason), VERDICT_CODES[one.verdict]) for one in rules.SAYINGS]
             return quick_py.Quick(self._index.live, pages, self._index_key, self._clock.today, insurer, said)
 
     return Twin(world.reader, world.store, KEYS, clock_of(AS_OF))

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from api.app import SWITCH, Runner, check_app, registry_app
 from api.commit import Commits
+from api.recorder import open_recorder
 from engine import config, keys, store
 from engine.clock import Clock
 from engine.index import IndexReader
@@ -217,7 +218,11 @@ class Engine:
 
 @contextmanager
 def engine(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iterator[Engine]:
-    """The applications of an engine with PEOPLE (or other rows) registered."""
+    """The applications of an engine with PEOPLE (or other rows) registered; nothing is recorded unless `audit` says so.
+
+    What is answered with the lane is recorded in log 0, and without it in log 1.
+    """
+    settings = {"audit": "off"} | settings
     chosen = config.load(
         None,
         environ={},
@@ -230,6 +235,7 @@ def engine(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iter
         **settings,
     )
     secrets = keys.create(chosen.key_file)
+    keys.create_signing(chosen.audit_key_file)
     store.create(chosen.store_dir, key_id=secrets.key_id, map_bytes=chosen.map_bytes)
     registry = Registry.open(chosen, secrets)
     receipt = _register(registry, folder, PEOPLE if rows is None else rows)
@@ -240,8 +246,8 @@ def engine(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iter
     commits = Commits(registry)
     try:
         without_lane = msgspec.structs.replace(chosen, express_lane=False)
-        apps = check_app(verifier, chosen), check_app(verifier, without_lane), registry_app(commits, registry, chosen)
-        yield Engine(*apps, registry, receipt, commits, chosen)
+        checks = [check_app(verifier, one, open_recorder(one, secrets, verifier)) for one in (chosen, without_lane)]
+        yield Engine(*checks, registry_app(commits, registry, chosen), registry, receipt, commits, chosen)
     finally:
         commits.close()
         index.close()

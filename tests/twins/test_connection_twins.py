@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ext import connection_py
-from tests.support import streams
+from ext import connection_py, ledger_py
+from tests.support import ledgers, streams
 from tests.support.outcomes import compiled, outcome
 
 connection = compiled("connection")
@@ -65,8 +66,9 @@ class General:
 class Run:
     """One form of a connection, with everything around it."""
 
-    def __init__(self, form: ModuleType, tls: bool = False) -> None:
+    def __init__(self, form: ModuleType, tls: bool = False, ledger: Any = None) -> None:
         self.log: list[Any] = []
+        self.ledger = ledger
         self.due: list[tuple[Any, ...]] = []
         self.draining = False
         self.shared = form.Shared(
@@ -79,15 +81,18 @@ class Run:
             lambda *call: self.due.append(call[1:]),
             prefix=b"prefix",
             body_bytes_max=300,
+            ledger=ledger,
+            recorded=lambda: self.log.append("recorded"),
         )
         self.transport = Transport(self.log, tls)
         self.connection = form.Connection(self.shared, lambda: General(self.log))
         self.connection.connection_made(self.transport)
 
-    @staticmethod
-    def careful(data: bytes, start: int, stop: int) -> bytes:
+    def careful(self, data: bytes, start: int, stop: int, mark: bytes) -> bytes:
         if b"!" in data[start:stop]:
             raise ValueError("refused")
+        if self.ledger is not None:
+            self.ledger.append(**FACTS, body=data[start:stop], mark=mark)
         return b"<" + data[start:stop] + b">"
 
     def state(self) -> tuple[Any, ...]:
@@ -112,6 +117,10 @@ def do(run: Run, step: str, given: Any) -> None:
     elif step == "soon" and run.due:
         function, *arguments = run.due.pop(0)
         function(*arguments)
+    elif step == "saved" and run.ledger is not None:
+        run.shared.saved(max(0, run.ledger.entries - given))
+    elif step == "failed" and run.ledger is not None:
+        run.shared.unsaved_are_lost(b"503")
     elif step == "time":
         run.shared.time += given
         one.look(8, 4, 2)
@@ -125,7 +134,7 @@ def do(run: Run, step: str, given: Any) -> None:
         one.close()
 
 
-def steps(chance: random.Random) -> list[tuple[str, Any]]:
+def steps(chance: random.Random, others: list[tuple[str, Any]] | None = None) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for _ in range(chance.choice((1, 3, 8))):
         if chance.random() < 0.7:
@@ -138,7 +147,7 @@ def steps(chance: random.Random) -> list[tuple[str, Any]]:
             found.append(("data", data[:size]))
             data = data[size:] if chance.random() < 0.98 else b""
             while chance.random() < 0.35:
-                found.append(chance.choice(OTHERS))
+                found.append(chance.choice(others or OTHERS))
     return found
 
 
@@ -146,6 +155,11 @@ OTHERS: list[tuple[str, Any]] = [
     *[("soon", None)] * 8, *[("resume", None)] * 4, *[("pause", None)] * 2, *[("time", second) for second in (0, 1, 3)],
     ("drain", None), ("eof", None), ("lost", None), ("close", None), ("time", 9),
 ]  # fmt: skip
+
+
+RECORDING = [*OTHERS, *[("saved", 0)] * 12, *[("saved", count) for count in (1, 2, 5, 60)], ("failed", None)]
+FACTS: dict[str, Any] = ledgers.facts(random.Random(0)) | {"body": b""}
+del FACTS["body"], FACTS["mark"]
 
 
 def some_headers(chance: random.Random) -> list[bytes]:
@@ -162,6 +176,38 @@ def test_both_do_the_same(seed: int) -> None:
         for run in runs:
             do(run, step, given_)
         assert runs[0].state() == runs[1].state()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(SEEDS)
+def test_both_do_the_same_where_answers_are_recorded(pair: tuple[Any, Any], seed: int) -> None:
+    chance = random.Random(seed)
+    runs = [Run(form, ledger=ledger) for form, ledger in zip((connection, connection_py), pair, strict=True)]
+    for step, given_ in steps(chance, RECORDING):
+        for run in runs:
+            do(run, step, given_)
+        assert runs[0].state() == runs[1].state()
+        assert pair[0].entries == pair[1].entries
+    for run in runs:
+        before = -1
+        while run.due or before < run.ledger.entries:
+            before = run.ledger.entries
+            run.shared.saved(before)
+            do(run, "soon", None)
+    assert runs[0].state() == runs[1].state()
+    written = b"".join(one[1] for one in runs[0].log if isinstance(one, tuple) and one[0] == "write")
+    # A connection that waits for its peer or that has ended keeps what it has not answered.
+    lost = {"lost", "failed", "close"} & {step for step, _ in steps(random.Random(seed), RECORDING)}
+    assert lost or written.count(b"Shikaku-Receipt: 3-") == runs[0].shared.answered
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+    """Two ledgers, one of each form; what is recorded in them is never asked to be written."""
+    both = ledgers.opened(compiled("ledger"), tmp_path / "compiled"), ledgers.opened(ledger_py, tmp_path / "python")
+    yield both
+    for one in both:
+        one.close()
 
 
 def test_marks_of_ours_are_counted() -> None:
