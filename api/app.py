@@ -32,6 +32,8 @@ SWITCH: Final = web.AppKey("switch", Switch)
 """Where a process says that it is ready, draining, or must not go on: `app[SWITCH].draining = True`."""
 _DESK: Final = web.AppKey("desk", Desk)
 _LANE: Final = web.AppKey("lane", Lane)
+RECORDER: Final = web.AppKey("recorder", Recorder)
+"""Where answers are recorded, if they are."""
 _HOT: Final = web.AppKey("hot", object)
 """The handler of checks, for connections that find it without the router."""
 
@@ -62,6 +64,7 @@ def check_app(verifier: Verifier, config: Config, recorder: Recorder | None = No
     app = _application(desk, switch, routes, "check")
     app[_HOT] = check
     if recorder is not None:
+        app[RECORDER] = recorder
         app.on_startup.append(_started(recorder))
         app.on_cleanup.append(_closed(recorder))
     if config.express_lane:

@@ -17,15 +17,19 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from api.app import Runner
+from api.app import RECORDER, Runner
 from engine import limits
+from engine.audit.entry import Entry, decode
+from engine.audit.log import LogReader
 from ext import lane
 from tests.support import api, streams
 
 REQUESTS = int(os.environ.get("LANE_REQUESTS", "20000"))
 REQUESTS_IN_CI = 200_000
+RECORDED = 4_000
 IN_A_STREAM = 8
 
 
@@ -55,6 +59,24 @@ def test_the_lane_agrees_with_the_general_server(built: api.Engine) -> None:
     assert answered > REQUESTS / 8, "many requests must be answered in the lane"
     if REQUESTS >= 10_000:
         assert set(reasons) == {*lane.REASONS[1:]} - {"draining", "body_late"}, "every way out must have been taken"
+
+
+def test_both_record_the_same(tmp_path: Path) -> None:
+    """Where answers wait for the disk they are the same, too, and in the same order, and what is recorded of them."""
+    with api.engine(tmp_path, audit="strict") as built:
+        answered, _ = asyncio.run(compare(built, range(RECORDED // IN_A_STREAM), IN_A_STREAM))
+        assert answered > RECORDED / 8
+        logs = []
+        for slot in (0, 1):
+            with LogReader(built.settings.audit_dir / str(slot)) as log:
+                logs.append([_comparable(decode(one)) for one in log.entries(0, log.size)])
+    assert len(logs[0]) >= answered and logs[0] == logs[1]
+
+
+def _comparable(entry: Entry) -> Entry:
+    """The entry without a mark that we made."""
+    ours = streams.is_our_mark(entry.request_id.encode())
+    return msgspec.structs.replace(entry, request_id="ours") if ours else entry
 
 
 @pytest.mark.long
@@ -102,9 +124,14 @@ async def _same(runners: list[Runner], pieces: list[bytes], what: object) -> Non
     in_lane, general = (runner.server for runner in runners)
     assert in_lane is not None
     before = in_lane._lane.answered  # type: ignore[attr-defined]
-    found = await streams.outcome(in_lane, pieces)
+    found = await streams.outcome(in_lane, pieces, _saved(runners[0]))
     answered = in_lane._lane.answered - before  # type: ignore[attr-defined]
-    assert found == await streams.outcome(general, _cut_behind(pieces, answered)), what
+    assert found == await streams.outcome(general, _cut_behind(pieces, answered), _saved(runners[1])), what
+
+
+def _saved(runner: Runner) -> streams.Saved:
+    recorder = runner.app.get(RECORDER)
+    return streams.nothing if recorder is None else recorder.saved
 
 
 def _cut_behind(pieces: list[bytes], requests: int) -> list[bytes]:
