@@ -26,6 +26,7 @@ _HEADER: Final = struct.Struct("<8sQ16sI24s")
 _CHECKED_BYTES: Final = _HEADER.size
 assert _CHECKED_BYTES == 60
 _FRAME: Final = struct.Struct("<IHBB")
+_SIZES: Final = struct.Struct("<HBB")
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -89,7 +90,7 @@ def encode_body(entry: bytes, private: bytes) -> bytes:
         raise AuditEntryError(f"an entry has 1 to {ENTRY_BYTES_MAX} bytes")
     if len(private) > PRIVATE_BYTES_MAX:
         raise AuditEntryError(f"has at most {PRIVATE_BYTES_MAX} bytes", field="private")
-    return struct.pack("<HBB", len(entry), len(private), 0) + entry + private
+    return _SIZES.pack(len(entry), len(private), 0) + entry + private
 
 
 def scan(data: bytes, offset: int = 0) -> tuple[list[int], int]:
@@ -99,11 +100,11 @@ def scan(data: bytes, offset: int = 0) -> tuple[list[int], int]:
     the last of them ends.
     """
     starts: list[int] = []
-    end, at = len(data), offset
+    end, at, sizes = len(data), offset, _SIZES.unpack_from
     while at + FRAME_HEAD_BYTES <= end:
-        length = data[at + 4] | data[at + 5] << 8
-        following = at + FRAME_HEAD_BYTES + length + data[at + 6]
-        if not 0 < length <= ENTRY_BYTES_MAX or data[at + 6] > PRIVATE_BYTES_MAX or data[at + 7] or following > end:
+        length, private, zero = sizes(data, at + 4)
+        following = at + FRAME_HEAD_BYTES + length + private
+        if following > end or zero or private > PRIVATE_BYTES_MAX or not 0 < length <= ENTRY_BYTES_MAX:
             break
         starts.append(at)
         at = following

@@ -323,13 +323,11 @@ def first_malformed(row: Sequence[bytes]) -> tuple[int, str] | None:
 
 
 def _well_formed(row: Sequence[bytes]) -> bool:
-    """Whether all are surely well formed; entries with an operator are left to the decoder."""
+    """Whether all are surely well formed."""
     width = entries.ENTRY_BYTES_MIN
     if min(map(len, row)) < width:
         return False
     table = np.frombuffer(b"".join([each[:width] for each in row]), np.uint8).reshape(-1, width)
-    if (np.array(list(map(len, row))) != table[:, entries.FIXED_BYTES].astype(np.int64) + width).any():
-        return False
     kinds = table[:, 1]
     if (table[:, 0] != entries.VERSION).any() or (kinds - 1 >= len(entries.Kind)).any():
         return False
@@ -342,4 +340,22 @@ def _well_formed(row: Sequence[bytes]) -> bool:
     days = np.unique(np.ascontiguousarray(table[:, 6:10]).view(">u4"))
     if not all(entries.is_day(int(day)) for day in days):
         return False
-    return not b"".join([each[width:] for each in row]).translate(None, _PRINTABLE)
+    return _well_ended(row)
+
+
+def _well_ended(row: Sequence[bytes]) -> bool:
+    """Whether request ids and operators are surely well formed, and nothing follows."""
+    lengths = [each[entries.FIXED_BYTES] for each in row]
+    places = [entries.ENTRY_BYTES_MIN + length for length in lengths]
+    ids = b"".join([each[entries.ENTRY_BYTES_MIN : place] for each, place in zip(row, places, strict=True)])
+    if len(ids) != sum(lengths) or ids.translate(None, _PRINTABLE):
+        return False
+    ends = {each[place:] for each, place in zip(row, places, strict=True)} - {b""}
+    if any(not 0 < each[0] <= entries.OPERATOR_BYTES_MAX or len(each) != 1 + each[0] for each in ends):
+        return False
+    try:
+        # No character of UTF-8 reaches over a line feed, so all are well formed if the lines are.
+        b"\n".join([each[1:] for each in ends]).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
