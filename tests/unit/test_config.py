@@ -40,6 +40,8 @@ def test_paths_are_derived_from_the_data_folder() -> None:
         Path("/d/spool"),
         Path("/d/index.snapshot"),
     )
+    assert loaded.audit_dir == Path("/d/audit")
+    assert Config(key_file=Path("/k/master.key")).audit_key_file == Path("/k/audit.key")
 
 
 @pytest.mark.parametrize(("port", "registry", "expected"), [(8443, None, 8444), (8443, 9000, 9000), (0, None, 0)])
@@ -55,6 +57,9 @@ def test_worker_count_defaults_to_the_cores() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("audit_origin", "a b"),
+        ("audit_origin", "a+b"),
+        ("audit_origin", ""),
         ("port", "65536"),
         ("port", "-1"),
         ("port", "many"),

@@ -6,11 +6,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import keys
-from engine.errors import KeyMissingError
+from engine.errors import AuditKeyError, KeyMissingError
 from engine.keys import Keys
 
 MASTER = bytes(range(32))
@@ -112,3 +114,24 @@ def test_an_unreadable_key_file_is_named_and_not_quoted(tmp_path: Path, content:
         keys.load(path)
     assert caught.value.__cause__ is None
     assert "zzzz" not in str(caught.value)
+
+
+def test_a_signing_key_is_private_made_once_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "audit.key"
+    made = keys.create_signing(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert keys.load_signing(path).private_bytes_raw() == made.private_bytes_raw()
+    with pytest.raises(FileExistsError):
+        keys.create_signing(path)
+
+
+def test_what_is_no_signing_key_is_refused_in_one_line(tmp_path: Path) -> None:
+    other = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for number, data in enumerate((b"", b"garbage", other)):
+        (tmp_path / str(number)).write_bytes(data)
+        with pytest.raises(AuditKeyError):
+            keys.load_signing(tmp_path / str(number))
+    with pytest.raises(AuditKeyError):
+        keys.load_signing(tmp_path / "nowhere")
