@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from api.cli.options import ConfigFile, DataDir, settings
 from api.exits import CommandError, Exit
+from engine.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Make and check receipts: the proof that an answer was logged.")
 
 
 @app.command("make")
 def make(
-    index: Annotated[int, typer.Argument(min=0, help="The entry's number in its log.")],
-    log: Annotated[Path, typer.Option("--log", metavar="FOLDER", help="The log's folder.")],
+    name: Annotated[str, typer.Argument(help="The receipt's name, as the header Shikaku-Receipt says it: SLOT-INDEX.")],
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", metavar="FOLDER", help="The log's folder (default: of the slot in the name)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where it goes (default: printed).")] = None,
+    config_file: ConfigFile = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Make the receipt of an entry, under the newest checkpoint that covers it.
+    """Make the receipt of an answer, under the newest checkpoint that covers it: about a second after the answer.
 
-    Example: shikaku receipt make 4711 --log var/data/audit/0 --out answer.tlog-proof
+    Example: shikaku receipt make 0-4711 --out answer.tlog-proof
     """
     from engine.audit import receipt
     from engine.audit.log import LogReader
 
-    with LogReader(log) as reader:
-        text = receipt.make(reader, index)
+    found = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,18})", name)
+    if found is None:
+        raise ConfigError("a receipt's name is SLOT-INDEX, as 0-4711", field="NAME")
+    folder = settings(config_file, data_dir, None).audit_dir / found[1] if log is None else log
+    with LogReader(folder) as reader:
+        text = receipt.make(reader, int(found[2]))
     if out is None:
         typer.echo(text.decode(), nl=False)
         return

@@ -116,8 +116,8 @@ def test_a_part_is_exported_by_entries_and_by_time(shikaku: Audit, tmp_path: Pat
 
 def test_a_receipt_is_made_and_checked(shikaku: Audit, tmp_path: Path) -> None:
     path, answer = tmp_path / "answer.tlog-proof", tmp_path / "answer"
-    assert shikaku("receipt", "make", 7, "--log", shikaku.log, "--out", path)[0] == Exit.OK
-    assert shikaku("receipt", "make", 7, "--log", shikaku.log)[1] == path.read_text()
+    assert shikaku("receipt", "make", "0-7", "--out", path, *shikaku.where[:2])[0] == Exit.OK
+    assert shikaku("receipt", "make", "0-7", "--log", shikaku.log)[1] == path.read_text()
     code, out, _ = shikaku("receipt", "verify", path, "--answer", answer, "--key", shikaku.vkey)
     assert code == Exit.OK
     assert out == "proved: entry 7 of 300 in shikaku.invalid/0: check by card, request req-7\n"
@@ -132,7 +132,7 @@ def test_a_receipt_is_made_and_checked(shikaku: Audit, tmp_path: Path) -> None:
 
 def test_wrong_input_is_one_line(shikaku: Audit, tmp_path: Path) -> None:
     path = tmp_path / "receipt"
-    shikaku("receipt", "make", 7, "--log", shikaku.log, "--out", path)
+    shikaku("receipt", "make", "0-7", "--log", shikaku.log, "--out", path)
     (tmp_path / "bad.toml").write_text("name = 1")
     (tmp_path / "garbage").write_bytes(b"\xff\x00")
     keyed = ("--key", shikaku.vkey)
@@ -156,9 +156,11 @@ def test_wrong_input_is_one_line(shikaku: Audit, tmp_path: Path) -> None:
         (("audit", "submit", *shikaku.where), Exit.USAGE),
         (("audit", "submit", "--witness", "x", *shikaku.where), Exit.USAGE),
         (("audit", "submit", "--witness", f"http://x={shikaku.vkey}", *shikaku.where), Exit.USAGE),
-        (("receipt", "make", 300, "--log", shikaku.log), Exit.USAGE),
-        (("receipt", "make", 7, "--log", tmp_path), Exit.STORE),
-        (("receipt", "make", 7, "--log", shikaku.log, "--out", tmp_path / "no" / "file"), Exit.USAGE),
+        (("receipt", "make", "0-300", "--log", shikaku.log), Exit.USAGE),
+        (("receipt", "make", "7", "--log", shikaku.log), Exit.USAGE),
+        (("receipt", "make", "9-7", *shikaku.where[:2]), Exit.STORE),
+        (("receipt", "make", "0-7", "--log", tmp_path), Exit.STORE),
+        (("receipt", "make", "0-7", "--log", shikaku.log, "--out", tmp_path / "no" / "file"), Exit.USAGE),
         (("receipt", "verify", tmp_path / "nowhere", "--answer", path, *keyed), Exit.USAGE),
         (("receipt", "verify", path, "--answer", path, "--key", "x"), Exit.USAGE),
         (("receipt", "verify", tmp_path / "garbage", "--answer", path, *keyed), Exit.NEGATIVE),
