@@ -18,6 +18,7 @@ from api.commit import Commits
 from api.handlers import checks, insurers, pages
 from api.handlers.batch import Batches
 from api.handlers.http import Desk, Handler, Switch
+from api.handlers.receipts import Receipts
 from api.handlers.registration import Registrations
 from api.lane import Lane
 from api.recorder import Recorder
@@ -60,9 +61,14 @@ def check_app(verifier: Verifier, config: Config, recorder: Recorder | None = No
         ("GET", "/v1/insurers", insurers.listing(desk, verifier.insurers)),
         ("GET", "/v1/insurers/{number}", insurers.one(desk, verifier.insurer)),
     ]
+    if config.audit != "off":
+        receipts = Receipts(desk, config.audit_dir)
+        routes.append(("GET", "/v1/receipts/{id}", receipts.handle))
     routes = [(method, path, _without_parameters(handler)) for method, path, handler in routes]
     app = _application(desk, switch, routes, "check")
     app[_HOT] = check
+    if config.audit != "off":
+        app.on_cleanup.append(_closed(receipts))
     if recorder is not None:
         app[RECORDER] = recorder
         app.on_startup.append(_started(recorder))
@@ -79,9 +85,9 @@ def _started(recorder: Recorder) -> Callable[[web.Application], Awaitable[None]]
     return start
 
 
-def _closed(recorder: Recorder) -> Callable[[web.Application], Awaitable[None]]:
+def _closed(closed: Recorder | Receipts) -> Callable[[web.Application], Awaitable[None]]:
     async def close(app: web.Application) -> None:
-        recorder.close()
+        closed.close()
 
     return close
 

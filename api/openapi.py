@@ -249,6 +249,14 @@ _RECEIPT: Final = {
     "schema": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"},
     "example": "0-12345",
 }
+_RECEIPT_ID: Final = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "受領証の名前 what the header Shikaku-Receipt, or the member receipt, of the answer said",
+    "schema": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"},
+    "example": "0-12345",
+}
 _NUMBER: Final = {
     "name": "number",
     "in": "path",
@@ -306,9 +314,24 @@ def _check_paths() -> Json:
     return {
         "/v1/eligibility/check": {"post": check},
         "/v1/eligibility/batch": {"post": batch},
+        "/v1/receipts/{id}": {"get": _get_receipt()},
         "/v1/insurers": {"get": _list_insurers()},
         "/v1/insurers/{number}": {"get": _get_insurer()},
     }
+
+
+def _get_receipt() -> Json:
+    return _operation(
+        "eligibility",
+        "getReceipt",
+        "回答の受領証 · Receipt of an answer",
+        "回答が監査記録に残されたことの証明。誰でも、オフラインで、公開鍵だけで検証できます。回答から一秒ほどで取得できます。"
+        "\n\nThe proof that an answer was recorded, as a `c2sp.org/tlog-proof@v1` text. Anybody who has the log's"
+        " public key can verify it offline (`shikaku receipt verify`). It is there about a second after the answer.",
+        answer={"text/plain": {"schema": {"type": "string"}}},
+        errors=(404, 406, 503),
+        parameters=[_RECEIPT_ID],
+    )
 
 
 def _list_insurers() -> Json:

@@ -365,6 +365,7 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
     errors.AuditReceiptError: _entry(
         422, "受領証が正しくありません", "A receipt does not prove what it should", _AUDIT_INPUT, _VENDOR_AUDIT
     ),
+    errors.ReceiptUnknownError: _entry(404, "その受領証はありません", "No such receipt", _AUDIT_INPUT, _VENDOR_AUDIT),
     errors.AuditProofError: _entry(
         422, "証明が合いません", "A Merkle proof does not lead to its root", _AUDIT_INPUT, _VENDOR_AUDIT
     ),

@@ -165,6 +165,12 @@ class AuditReceiptError(InputError):
     code = "audit.receipt"
 
 
+class ReceiptUnknownError(InputError):
+    """No answer has a receipt of this name."""
+
+    code = "audit.receipt_unknown"
+
+
 class AuditProofError(InputError):
     """A Merkle proof does not lead to the root that it should lead to."""
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import resource
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,9 +17,12 @@ from typing import Any
 import pytest
 
 from api import recorder as recorders
-from engine.audit import notes
+from api.app import RECORDER
+from api.handlers import receipts
+from engine.audit import notes, receipt
 from engine.audit.entry import Entry, Flags, Kind, decode
 from engine.audit.log import LogReader
+from engine.errors import AuditReceiptError
 from tests.support import api
 from tests.support.api import INSTITUTION, ISSUER, MY_NUMBER, NOW_MS, Served
 
@@ -211,3 +215,53 @@ def test_while_the_log_cannot_be_written_nothing_is_answered(tmp_path: Path, mon
                 time.sleep(0.05)
             assert recorded(served, port.check().headers["shikaku-receipt"]).verdict == 1
         assert recorded(served, first.headers["shikaku-receipt"]).verdict == 1
+
+
+# --- receipts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vkeys(served: Served) -> dict[str, notes.Verifier]:
+    return {
+        slot: notes.parse_vkey((served.settings.audit_dir / slot / "vkey").read_text().strip()) for slot in ("0", "1")
+    }
+
+
+@BOTH
+def test_the_receipt_of_an_answer_proves_it(served: Served, vkeys: dict[str, notes.Verifier], port: str) -> None:
+    answer = port_of(served, port).check()
+    name = answer.headers["shikaku-receipt"]
+    recorder = served.check.app[RECORDER] if port == "check" else served.general.app[RECORDER]
+    served.check.loop.call_soon_threadsafe(recorder.tend)  # what a worker does each second
+    for asked in (served.check, served.general):
+        got = asked.send("GET", f"/v1/receipts/{name}")
+        assert (got.status, got.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+        assert len(got.body) <= 2048
+        policy = notes.Policy(vkeys[name.split("-")[0]])
+        proved = receipt.verify(got.body, policy, answer.body)
+        assert proved.entry.caller == INSTITUTION and f"{port_slot(port)}-{proved.index}" == name
+        with pytest.raises(AuditReceiptError):
+            receipt.verify(got.body, policy, answer.body.replace(b"VALID", b"INVALID"))
+
+
+def port_slot(port: str) -> int:
+    return {"check": 0, "general": 1}[port]
+
+
+@pytest.mark.parametrize(
+    "name", ["0-999999999", "7-0", "0", "0-", "-1", "0-01", "00-1", "0-1-2", "a-b", "999-0", "0-9" * 9]
+)
+def test_receipts_that_there_are_not(served: Served, name: str) -> None:
+    got = served.check.send("GET", f"/v1/receipts/{name}")
+    assert (got.status, got.json["code"]) == (404, "audit.receipt_unknown")
+    assert served.check.send("POST", f"/v1/receipts/{name}", b"").status == 405
+
+
+def test_a_receipt_that_is_not_signed_yet_is_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = served.check.check().headers["shikaku-receipt"]
+    monkeypatch.setattr(receipts, "WAIT_SECONDS", 0.2)
+    got = served.check.send("GET", f"/v1/receipts/{name}")
+    assert (got.status, got.json["code"], got.headers["retry-after"]) == (503, "audit.unavailable", "1")
+    monkeypatch.setattr(receipts, "WAIT_SECONDS", 10)
+    threading.Timer(0.3, served.check.loop.call_soon_threadsafe, [served.check.app[RECORDER].tend]).start()
+    assert served.check.send("GET", f"/v1/receipts/{name}").status == 200
