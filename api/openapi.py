@@ -301,9 +301,12 @@ def _check_paths() -> Json:
         f"A JSON object with up to {limits.BATCH_ITEMS_MAX:,} items, or NDJSON: one inquiry a line in, one answer a"
         f" line out, in the same order, up to {limits.BATCH_LINES_MAX:,} lines in one request. Answers are sent while"
         " inquiries are still coming: read while you write. An item that cannot be asked becomes an error in its place"
-        " and never fails the batch.",
+        " and never fails the batch. With `Accept: text/csv` a line of NDJSON gets only `verdict,reason,receipt`.",
         answer=_content("application/json", "BatchAnswer", answers={"items": [{"id": "a1", **_ANSWER_EXAMPLE}]})
-        | {"application/x-ndjson": both},
+        | {"application/x-ndjson": both}
+        | {
+            "text/csv": {"schema": {"type": "string"}, "example": "VALID,,0-12345\nINVALID,insurance_changed,0-12346\n"}
+        },
         errors=(*_LENGTHS, 417, 503),
         parameters=[_REQUEST_ID],
         requestBody=_body(

@@ -35,15 +35,22 @@ class Many:
 
     Args: ledger: where every answer is recorded; each then names its receipt, as its last member. What `careful`
         answers it records itself.
+        verdicts: for each thing that can be said, in the order of Quick's words: what `verdict_lines` says.
     """
 
-    def __init__(self, quick: Quick, ledger: Ledger | None = None) -> None: ...
+    def __init__(self, quick: Quick, ledger: Ledger | None = None, verdicts: Sequence[bytes] = ()) -> None: ...
     def answer_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
         """Answer whole lines of NDJSON, each an inquiry as of a single check, up to the first blank or too long one.
 
         Args: mark: the request's, for the record.
         Returns: the answers, a line each; where to go on; how many lines were answered.
         Raises: TypeError, ValueError for arguments that cannot be; what `careful` and Quick's callables raise.
+        """
+
+    def verdict_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
+        """As answer_lines, in short: of each inquiry only what can be said, from memory, and the name of its receipt.
+
+        Raises: ValueError without `verdicts`; as answer_lines.
         """
 
     def cold_lines(self, data: bytes, start: int) -> list[bytes]:

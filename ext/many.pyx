@@ -3,7 +3,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from ext cimport ordinary
@@ -13,7 +13,7 @@ from ext.ordinary cimport MOST_ANSWER_BYTES, Inquiry
 from ext.pages cimport FOUND, TRIES, Entry, Path
 from ext.places cimport place
 from ext.probe cimport ROOM, Match, Table, find_all
-from ext.quick cimport SAY_NOTHING, SAY_VALID, Quick
+from ext.quick cimport SAY_NOTHING, SAY_VALID, SAYINGS, Quick
 from ext.scan cimport Span
 from ext.stored cimport RECORD_KEY_BYTES, write_record_key
 
@@ -24,6 +24,7 @@ cdef enum:
     MOST_LINE_BYTES = 16384
     # A block that is longer is not begun: what is read in vain, if time runs out before, stays little.
     MOST_BLOCK_BYTES = 32768
+    MOST_VERDICT_BYTES = 64
 
 ITEMS_MAX = MOST
 CAREFUL_MAX = MOST_CAREFUL
@@ -70,8 +71,11 @@ cdef class Many:
     cdef Growing out            # answers in their order, once some came the careful way
     cdef long long visible      # data version of answers from records, and of those from memory
     cdef long long whole
+    cdef tuple verdicts         # what can be said, in short
+    cdef Span[SAYINGS] said
 
-    def __cinit__(self, quick, ledger=None):
+    def __cinit__(self, quick, ledger=None, verdicts=()):
+        cdef int saying
         self.items, self.answers = NULL, NULL
         self.out.start, self.out.room, self.out.used = NULL, 0, 0
         if not isinstance(quick, Quick):
@@ -79,6 +83,11 @@ cdef class Many:
         if not (ledger is None or isinstance(ledger, Ledger)):
             raise TypeError(f"ledger must be Ledger, not {type(ledger).__name__}")
         self.quick, self.ledger = quick, ledger
+        self.verdicts = tuple([bytes(one) for one in verdicts])
+        if self.verdicts and not (len(self.verdicts) == SAYINGS and max(map(len, self.verdicts)) <= MOST_VERDICT_BYTES):
+            raise ValueError(f"verdicts must be none, or {SAYINGS} of at most {MOST_VERDICT_BYTES} bytes")
+        for saying, text in enumerate(self.verdicts):
+            self.said[saying].at, self.said[saying].length = <const uint8_t *>PyBytes_AS_STRING(text), len(text)
         self.items = <Item *>PyMem_Malloc(MOST * sizeof(Item))
         self.answers = <uint8_t *>PyMem_Malloc(MOST * (MOST_ANSWER_BYTES + 1))
         if self.items == NULL or self.answers == NULL:
@@ -100,6 +109,20 @@ cdef class Many:
         if done < count:
             at = self.items[done].text - text
         return _told(self), at, done
+
+    def verdict_lines(self, data, start, careful, mark=b""):
+        cdef Py_ssize_t at = _first(data, start)
+        cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
+        cdef int count, done
+        cdef Asked asked
+        if not self.verdicts:
+            raise ValueError("no verdicts were given")
+        _set_asked(&asked, mark, b"", 0)
+        count = _take_lines(self, text, PyBytes_GET_SIZE(data), &at)
+        done = _say(self, count, careful, &asked)
+        if done < count:
+            at = self.items[done].text - text
+        return PyBytes_FromStringAndSize(self.out.start, self.out.used), at, done
 
     def cold_lines(self, data, start):
         cdef Py_ssize_t at = _first(data, start)
@@ -205,7 +228,9 @@ cdef inline bint _is_blank(const uint8_t *text, Py_ssize_t size) noexcept nogil:
     return True
 
 
-cdef int _answer(Many many, int count, int as_of, bint lines, careful, const char *separator, const Asked *asked) except -1:
+cdef int _answer(
+    Many many, int count, int as_of, bint lines, careful, const char *separator, const Asked *asked
+) except -1:
     """Answer items in their order into `out`, each followed by the separator; returns how many."""
     cdef int position, others = 0
     cdef Item *item
@@ -235,6 +260,40 @@ cdef int _answer(Many many, int count, int as_of, bint lines, careful, const cha
     return count
 
 
+cdef int _say(Many many, int count, careful, const Asked *asked) except -1:
+    """Write what can be said of each line in short, from memory; returns how many."""
+    cdef int position, others = 0
+    cdef Item *item
+    cdef bytes answer
+    many.out.used = 0
+    _read(many, count, ordinary.NO_DAY, True)
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage != CAREFUL:
+            item.asked.verdict_only, item.stage = True, FROM_MEMORY
+    if not _look_up(many, count):
+        for position in range(count):
+            many.items[position].stage = CAREFUL
+    reserve(&many.out, MOST * (MOST_VERDICT_BYTES + MOST_NAME_BYTES + 1))
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage != CAREFUL:
+            _append(many, <const char *>many.said[item.saying].at, many.said[item.saying].length)
+            if many.ledger is not None:
+                _name_receipt(many, _recorded(many, item, asked, &many.said[item.saying]))
+            _append(many, b"\n", 1)
+            continue
+        answer = None
+        if others < MOST_CAREFUL:
+            others += 1
+            answer = careful(PyBytes_FromStringAndSize(<const char *>item.text, item.size))
+        if answer is None:
+            return position
+        _append(many, PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer))
+        _append(many, b"\n", 1)
+    return count
+
+
 cdef int _set_asked(Asked *asked, bytes mark, bytes caller, int purpose) except -1:
     if PyBytes_GET_SIZE(caller) > CALLER_BYTES:
         raise ValueError(f"caller has at most {CALLER_BYTES} bytes")
@@ -246,25 +305,32 @@ cdef int _set_asked(Asked *asked, bytes mark, bytes caller, int purpose) except 
 
 cdef int _record(Many many, Item *item, bint lines, const char *separator, const Asked *asked) except -1:
     """Record an answer, and add it with the name of its receipt to `out`."""
-    cdef Facts facts
     cdef Span body
-    cdef char[MOST_NAME_BYTES] name
-    cdef uint64_t index, version = many.visible
-    if item.stage == FROM_MEMORY and item.asked.verdict_only:
-        version = many.whole
+    cdef int64_t index
     if not lines:
         item.asked.institution, item.asked.purpose = asked.caller, asked.purpose
-    many.quick.note(
-        &facts, &item.asked, item.words, &item.match if item.found else NULL, item.saying, version
-    )
-    facts.kind += KIND_IN_BATCH
     body.at, body.length = many.answers + item.answer_at, item.answer_bytes
-    index = many.ledger.record(&facts, &body, &asked.mark)
+    index = _recorded(many, item, asked, &body)
     _append(many, <const char *>body.at, body.length - 1)
     _append(many, b',"receipt":"', 12)
-    _append(many, name, many.ledger.write_name(index, name))
+    _name_receipt(many, index)
     _append(many, b'"}', 2)
     return _append(many, separator, 1)
+
+
+cdef int64_t _recorded(Many many, const Item *item, const Asked *asked, const Span *body) except -1:
+    cdef Facts facts
+    cdef uint64_t version = many.visible
+    if item.stage == FROM_MEMORY and item.asked.verdict_only:
+        version = many.whole
+    many.quick.note(&facts, &item.asked, item.words, &item.match if item.found else NULL, item.saying, version)
+    facts.kind += KIND_IN_BATCH
+    return many.ledger.record(&facts, body, &asked.mark)
+
+
+cdef int _name_receipt(Many many, int64_t index) except -1:
+    cdef char[MOST_NAME_BYTES] name
+    return _append(many, name, many.ledger.write_name(index, name))
 
 
 cdef bytes _told(Many many):

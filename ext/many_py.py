@@ -6,46 +6,55 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ext import ledger_py, ordinary_py
-from ext.quick_py import Quick
+from ext.quick_py import SAYINGS_COUNT, Quick
 
 ITEMS_MAX: Final = 64
 CAREFUL_MAX: Final = 32
 LINE_BYTES_MAX: Final = 16384
 BLOCK_BYTES_MAX: Final = 32768
 _CALLER_BYTES: Final = 16
+_VERDICT_BYTES_MAX: Final = 64
 
 _Careful = Callable[[bytes], bytes | None]
 
 
 class Many:
-    def __init__(self, quick: Quick, ledger: ledger_py.Ledger | None = None) -> None:
+    def __init__(self, quick: Quick, ledger: ledger_py.Ledger | None = None, verdicts: Sequence[bytes] = ()) -> None:
         if not isinstance(quick, Quick):
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
         if not (ledger is None or isinstance(ledger, ledger_py.Ledger)):
             raise TypeError(f"ledger must be Ledger, not {type(ledger).__name__}")
         self._quick = quick
         self._ledger = ledger
+        self._verdicts = [bytes(one) for one in verdicts]
+        lengths = [len(one) for one in self._verdicts]
+        if lengths and not (len(lengths) == SAYINGS_COUNT and max(lengths) <= _VERDICT_BYTES_MAX):
+            raise ValueError(f"verdicts must be none, or {SAYINGS_COUNT} of at most {_VERDICT_BYTES_MAX} bytes")
 
     def answer_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
-        if not isinstance(data, bytes):
-            raise TypeError(f"data must be bytes, not {type(data).__name__}")
-        if not isinstance(start, int):
-            raise TypeError(f"start must be int, not {type(start).__name__}")
-        if not 0 <= start <= len(data):
-            raise ValueError("start is not within data")
-        lines: list[bytes] = []
-        at = start
-        while len(lines) < ITEMS_MAX and at - start < BLOCK_BYTES_MAX and (end := data.find(b"\n", at)) >= 0:
-            line = data[at:end]
-            if len(line) > LINE_BYTES_MAX or not line or line.isspace():
-                break
-            lines.append(line)
-            at = end + 1
+        lines = _lines(data, start)
         answers = self._answers(
             lines, careful, lambda line: self._recorded(self._quick.answer(line, 0, len(line)), mark, {})
         )
-        at -= sum(len(line) + 1 for line in lines[len(answers) :])
-        return b"".join(answer + b"\n" for answer in answers), at, len(answers)
+        return _joined(answers, lines, start)
+
+    def verdict_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
+        lines = _lines(data, start)
+        if not self._verdicts:
+            raise ValueError("no verdicts were given")
+        return _joined(self._answers(lines, careful, lambda line: self._said(line, mark)), lines, start)
+
+    def _said(self, line: bytes, mark: bytes) -> bytes | None:
+        saying = self._quick._saying_of(line)
+        if saying is None:
+            return None
+        said = self._verdicts[saying]
+        if self._ledger is None:
+            return said
+        facts = self._quick._facts
+        return said + self._ledger.name(
+            self._ledger.append(**{**facts, "kind": facts["kind"] + 2}, body=said, mark=mark)
+        )
 
     def cold_lines(self, data: bytes, start: int) -> list[bytes]:
         # In plain Python all is in memory, as far as anybody says.
@@ -119,3 +128,28 @@ class Many:
                     break
             answers.append(answer)
         return answers
+
+
+def _lines(data: bytes, start: int) -> list[bytes]:
+    """Whole lines from `start` on: at most a block, up to one that is blank or too long."""
+    if not isinstance(data, bytes):
+        raise TypeError(f"data must be bytes, not {type(data).__name__}")
+    if not isinstance(start, int):
+        raise TypeError(f"start must be int, not {type(start).__name__}")
+    if not 0 <= start <= len(data):
+        raise ValueError("start is not within data")
+    lines: list[bytes] = []
+    at = start
+    while len(lines) < ITEMS_MAX and at - start < BLOCK_BYTES_MAX and (end := data.find(b"\n", at)) >= 0:
+        line = data[at:end]
+        if len(line) > LINE_BYTES_MAX or not line or line.isspace():
+            break
+        lines.append(line)
+        at = end + 1
+    return lines
+
+
+def _joined(answers: list[bytes], lines: list[bytes], start: int) -> tuple[bytes, int, int]:
+    """The answers, a line each; where to go on; how many there are."""
+    taken = sum(len(line) + 1 for line in lines[: len(answers)])
+    return b"".join(answer + b"\n" for answer in answers), start + taken, len(answers)

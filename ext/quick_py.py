@@ -65,14 +65,43 @@ class Quick:
         return None
 
     def answer(self, data: bytes, start: int, stop: int) -> bytes | None:
+        ask = self._read(data, start, stop)
+        return None if ask is None else self._answered(ask)
+
+    def _saying_of(self, line: bytes) -> int | None:
+        """What the verdict of an inquiry is, if memory alone decides it."""
+        ask = self._read(line, 0, len(line))
+        if ask is None:
+            return None
+        ask.verdict_only = True
+        found = self._decided(ask)
+        return None if found is None else found[0]
+
+    def _read(self, data: bytes, start: int, stop: int) -> ordinary_py.Ask | None:
         # The day is asked for only if the inquiry names none, and so follows the one it is read for.
         ask, last = (ordinary_py.read(data, start, stop, day) for day in (ordinary_py.AS_OF_MIN, ordinary_py.AS_OF_MAX))
         if ask is not None and last is not None and (ask.by_certificate or last.as_of != ask.as_of):
             ask = ordinary_py.read(data, start, stop, self._today())
-        return None if ask is None else self._answered(ask)
+        return ask
 
     def _answered(self, ask: ordinary_py.Ask) -> bytes | None:
         """The answer to an ordinary inquiry, if it is ordinary too."""
+        decided = self._decided(ask)
+        if decided is None:
+            return None
+        saying, version, matches = decided
+        head, advice, _ = self._words[saying]
+        if ask.verdict_only or not matches:
+            fresh_at = b"null" if ask.insurer_number is None else self._insurer(ask.insurer_number, version)[1]
+            return ask.bare(head, version, fresh_at, advice)
+        record = self._record(matches[0][0], version)
+        insurer_number = None if record is None else ask.insurer_of(record, 0, len(record))
+        if record is None or insurer_number is None:
+            return None
+        return ask.answer(record, 0, len(record), version, *self._insurer(insurer_number, version), advice)
+
+    def _decided(self, ask: ordinary_py.Ask) -> tuple[int, int, list[Any]] | None:
+        """What is said, as of which version, about whom; noted for the record."""
         table = self._table()
         version = self._version(table, ask)
         matches = table.find_message(self._key, ask.message)
@@ -85,11 +114,10 @@ class Quick:
             saying = _said(ask, matches[0])
         if saying is None:
             return None
-        head, advice, verdict = self._words[saying]
         self._facts = {
             "kind": 2 if ask.by_certificate else 1,
             "purpose": ordinary_py.PURPOSES.index(ask._purpose) + 1,
-            "verdict": verdict,
+            "verdict": self._words[saying][2],
             "flags": (8 if ask.verdict_only else 0) | (2 if any(ask._consent.values()) else 0),
             "as_of": ask.as_of,
             "version": version,
@@ -97,14 +125,7 @@ class Quick:
             "inquiry": keyhash_py.siphash128(self._key, ask.message),
             "person": matches[0][0] if matches else None,
         }
-        if ask.verdict_only or not matches:
-            fresh_at = b"null" if ask.insurer_number is None else self._insurer(ask.insurer_number, version)[1]
-            return ask.bare(head, version, fresh_at, advice)
-        record = self._record(matches[0][0], version)
-        insurer_number = None if record is None else ask.insurer_of(record, 0, len(record))
-        if record is None or insurer_number is None:
-            return None
-        return ask.answer(record, 0, len(record), version, *self._insurer(insurer_number, version), advice)
+        return saying, version, matches
 
     @staticmethod
     def _version(table: Any, ask: ordinary_py.Ask) -> int:

@@ -1,5 +1,7 @@
 """Owns POST /v1/eligibility/batch: a JSON array, or NDJSON streamed in and out, without starving single checks.
 
+Who accepts text/csv only gets of each line of NDJSON just verdict, reason and the name of the receipt.
+
 The event loop is never held for more than a slice (limits.BATCH_SLICE_NS and one item), and all batches of a process
 share one turnstile, so that a pass of the loop does at most one slice of batch work however many batches run.
 Output is written before more input is read: a client that does not read its answers stops being read from, and
@@ -12,17 +14,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from msgspec import structs
 
 from api import problems
 from api.handlers.checks import Answerer
 from api.handlers.http import (
+    CSV,
     JSON,
     NDJSON,
     REQUEST_ID,
     Desk,
+    accepts,
     collect_body,
     read_chunk,
     require_accepted,
@@ -39,8 +44,18 @@ from engine.verification import Verifier
 from ext import many
 
 _Careful = Callable[[bytes], bytes | None]
+_Block = Callable[[bytes, int, _Careful, bytes], tuple[bytes, int, int]]
 _WRITE_BYTES: Final = 256 * 1024
 """Answers are sent on when this much has collected."""
+
+
+class _Way(NamedTuple):
+    """How lines are answered: in whole, or in short."""
+
+    block: _Block
+    """Many of them at once."""
+    careful: Callable[[bytes, str | None, Inquiry], bytes]
+    error: Callable[[bytes, ShikakuError], bytes]
 
 
 class Turnstile:
@@ -68,15 +83,21 @@ class Batches:
         self._reader = reader
         self._writer = writer
         self._recorder = answerer.recorder
-        self._many = many.Many(answerer.quick, None if answerer.recorder is None else answerer.recorder.ledger)
+        ledger = None if answerer.recorder is None else answerer.recorder.ledger
+        self._many = many.Many(answerer.quick, ledger, writing.VERDICT_LINES)
+        self._whole = _Way(self._many.answer_lines, self._careful, self._error)
+        self._short = _Way(self._many.verdict_lines, self._said, self._short_error)
         self._cold = answerer.cold
         self._turnstile = Turnstile()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a batch in the form in which it came."""
         media_type = require_media_type(request, JSON, NDJSON)
+        accept = request.headers.get(hdrs.ACCEPT)
+        if media_type == NDJSON and accept is not None and accepts(accept, CSV) and not accepts(accept, NDJSON):
+            return await self._lines(request, CSV)
         require_accepted(request, media_type)
-        return await (self._array(request) if media_type == JSON else self._lines(request))
+        return await (self._array(request) if media_type == JSON else self._lines(request, NDJSON))
 
     # --- a JSON object with items -----------------------------------------------------------------------------------
 
@@ -150,37 +171,39 @@ class Batches:
 
     # --- NDJSON -----------------------------------------------------------------------------------------------------
 
-    async def _lines(self, request: web.Request) -> web.StreamResponse:
+    async def _lines(self, request: web.Request, form: str) -> web.StreamResponse:
         require_length(request)
-        response = await self._begin(request, NDJSON)
+        response = await self._begin(request, form)
         out = _Out(response, self._recorder)
         mark = response.headers[REQUEST_ID].encode()
         lines = Lines()
+        way = self._whole if form == NDJSON else self._short
         try:
             while not lines.ended:
                 lines.feed(await read_chunk(request))
                 while lines.waiting:
-                    await self._warm(lines.cold_keys, self._many)
+                    if way is self._whole:
+                        await self._warm(lines.cold_keys, self._many)
                     async with self._turnstile.slice() as until:
-                        part = self._answer_lines(lines, until, mark)
+                        part = self._answer_lines(lines, until, mark, way)
                     if part:
                         await out.write(part)
                 if lines.given > limits.BATCH_LINES_MAX:
                     raise BodyTooLargeError(f"a batch has at most {limits.BATCH_LINES_MAX} lines")
         except InputError as error:
             # The answers before are good; the last line says why there are no more.
-            await out.write(self._error(b"", error) + b"\n")
+            await out.write(way.error(b"", error) + b"\n")
             response.force_close()
         await out.end()
         return response
 
-    def _answer_lines(self, lines: Lines, until: int, mark: bytes) -> bytes:
+    def _answer_lines(self, lines: Lines, until: int, mark: bytes, way: _Way) -> bytes:
         """Answer lines until none is waiting, the slice is over or enough has collected."""
         parts: list[bytes] = []
         size = 0
-        careful = partial(self._line, mark=mark)
+        careful = partial(self._line, mark=mark, way=way)
         while size < _WRITE_BYTES:
-            part = lines.answer(self._many, _until(until, careful), mark)
+            part = lines.answer(way.block, _until(until, careful), mark)
             if part:
                 size += len(part)
                 parts.append(part)
@@ -191,18 +214,18 @@ class Batches:
             if line is None or lines.given > limits.BATCH_LINES_MAX:
                 break
             if line:
-                answer = careful(line) if line is not TOO_LONG else self._error(b"", _item_too_long())
+                answer = careful(line) if line is not TOO_LONG else way.error(b"", _item_too_long())
                 size += len(answer) + 1
                 parts += (answer, b"\n")
             if clock.monotonic_ns() >= until:
                 break
         return b"".join(parts)
 
-    def _line(self, body: bytes, mark: bytes) -> bytes:
+    def _line(self, body: bytes, mark: bytes, way: _Way) -> bytes:
         try:
-            return self._careful(mark, *self._reader.inquiry(body))
+            return way.careful(mark, *self._reader.inquiry(body))
         except ShikakuError as error:
-            return self._error(body, error)
+            return way.error(body, error)
 
     async def _warm(self, cold_keys: Callable[..., list[bytes]], *given: object) -> None:
         """Wait for the records of the next block, if some may not be in memory."""
@@ -228,6 +251,17 @@ class Batches:
             return body
         receipt = self._recorder.record(inquiry, answer, body, mark, batch=True)
         return body[:-1] + b',"receipt":"' + receipt + b'"}'
+
+    def _said(self, mark: bytes, own_id: str | None, inquiry: Inquiry) -> bytes:
+        """The same in short: as text/csv."""
+        inquiry = structs.replace(inquiry, verdict_only=True)
+        answer = self._verifier.check(inquiry)
+        line = writing.verdict_line(answer.verdict, answer.reason)
+        return line if self._recorder is None else line + self._recorder.record(inquiry, answer, line, mark, batch=True)
+
+    def _short_error(self, body: bytes, error: ShikakuError) -> bytes:
+        self._desk.note(error)
+        return f"ERROR,{error.code},".encode()
 
     def _error(self, body: bytes, error: ShikakuError) -> bytes:
         self._desk.note(error)
@@ -305,11 +339,11 @@ class Lines:
             return b""
         return self._counted(self._buffer[start:end] if end - start <= limits.BATCH_LINE_BYTES_MAX else TOO_LONG)
 
-    def answer(self, block: many.Many, careful: _Careful, mark: bytes) -> bytes:
+    def answer(self, block: _Block, careful: _Careful, mark: bytes) -> bytes:
         """The answers to the next whole lines, a line each; none if the next is for `take`."""
         if self._skipping or self.given + many.ITEMS_MAX > limits.BATCH_LINES_MAX:
             return b""
-        answers, self._offset, count = block.answer_lines(self._buffer, self._offset, careful, mark)
+        answers, self._offset, count = block(self._buffer, self._offset, careful, mark)
         self.given += count
         return answers
 

@@ -20,7 +20,7 @@ from api.wire.native import (
     QualificationView,
     SpecificDiseaseView,
 )
-from engine import clock, days
+from engine import clock, days, rules
 from engine.records import (
     Answer,
     ElderlyCertificate,
@@ -29,9 +29,11 @@ from engine.records import (
     LimitCertificate,
     Person,
     Qualification,
+    Reason,
     Relation,
     Sex,
     SpecificDisease,
+    Verdict,
 )
 from engine.rules import GRACE_MONTHS
 
@@ -74,6 +76,15 @@ class Writer:
                 UNSET if mark is None else mark,
             )
         )
+
+
+def verdict_line(verdict: Verdict, reason: Reason | None) -> bytes:
+    """What text/csv says of one inquiry: verdict, reason, and room for the name of the receipt."""
+    return f"{verdict},{reason or ''},".encode()
+
+
+VERDICT_LINES: Final = [verdict_line(one.verdict, one.reason) for one in rules.SAYINGS]
+"""What ext/quick can say, in its order."""
 
 
 def item_error(mark: str | None, problem: Problem) -> bytes:

@@ -115,6 +115,17 @@ def test_the_digest_of_an_item_is_that_of_its_text_without_the_receipt(served: S
         assert recorded(served, receipt.decode()).answer_digest == hashlib.sha256(text + b"}").digest()
 
 
+def test_verdicts_in_short_are_recorded_one_by_one(served: Served) -> None:
+    lines = b"".join(json.dumps(api.inquiry(number)).encode() + b"\n" for number in ("1000001", "1000003", "7"))
+    for port in (served.check, served.general):
+        body = port.send("POST", "/v1/eligibility/batch", lines, LINES | {"Accept": "text/csv"}).body
+        for line, verdict in zip(body.decode().splitlines(), (1, 3, 4), strict=True):
+            text, _, name = line.rpartition(",")
+            entry = recorded(served, name)
+            assert (entry.kind, entry.verdict, entry.flags) == (Kind.BATCH_CARD, verdict, Flags.VERDICT_ONLY)
+            assert entry.answer_digest == hashlib.sha256(f"{text},".encode()).digest()
+
+
 def test_institutions_have_codes_of_their_own(served: Served) -> None:
     codes = {}
     for institution in (INSTITUTION, "2714206386"):

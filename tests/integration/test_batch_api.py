@@ -16,7 +16,7 @@ import pytest
 
 from api.handlers import batch, http
 from engine import limits
-from tests.support.api import INSTITUTION, TODAY, Served, card, inquiry, served
+from tests.support.api import INSTITUTION, ISSUER, MY_NUMBER, TODAY, Served, card, inquiry, served
 
 BATCH = "/v1/eligibility/batch"
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -369,6 +369,56 @@ def test_memory_does_not_grow_with_the_stream(server: Served) -> None:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert received > 18_000_000
     assert grown < 8_000
+
+
+# --- in short -------------------------------------------------------------------------------------------------------
+
+
+SHORT = {"Content-Type": "application/x-ndjson", "Accept": "text/csv"}
+
+
+def test_who_accepts_csv_gets_verdicts_only(server: Served) -> None:
+    """Each is that of the single check, also of those that memory cannot decide, and errors stay in their place."""
+    asked = [inquiry(number) for number in ("1000001", "1000002", "1000003", "1000005", "1000006", "9999999")]
+    asked += [inquiry("1000004", card=card("1000004") | {"branch": None})]
+    asked += [{"institution": INSTITUTION, "certificate": {"issuer": ISSUER, "serial": "0A01"}}]
+    singles = [server.check.post("/v1/eligibility/check", one).json for one in asked]
+    expected = [f"{one['verdict']},{one['reason'] or ''}," for one in singles]
+    asked += [inquiry(MY_NUMBER), {"institution": INSTITUTION}]
+    expected += ["ERROR,input.my_number,", "ERROR,input.inquiry,"]
+    data = b"".join(json.dumps(one).encode() + b"\n" for one in asked) + b"not json\n\n" + b"x" * 20_000 + b"\n"
+    answer = server.check.send("POST", "/v1/eligibility/batch", data, SHORT)
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/csv")
+    assert answer.body.decode().splitlines() == [*expected, "ERROR,input.malformed,", "ERROR,input.too_large,"]
+
+
+def test_many_verdicts_are_in_their_order(server: Served) -> None:
+    numbers = [str(1_000_001 + turn % 3) for turn in range(5_000)]
+    data = b"".join(json.dumps(inquiry(number)).encode() + b"\n" for number in numbers)
+    answer = server.check.send("POST", "/v1/eligibility/batch", data, SHORT).body.decode().splitlines()
+    verdicts = {
+        "1000001": "VALID,,",
+        "1000002": "INVALID,insurance_changed,",
+        "1000003": "SUPERSEDED,newer_qualification,",
+    }
+    assert answer == [verdicts[number] for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("accept", "found"),
+    [
+        ("*/*", "application/x-ndjson"),
+        ("text/csv, application/x-ndjson", "application/x-ndjson"),
+        ("text/*", "text/csv"),
+        ("text/csv;q=0.5", "text/csv"),
+        ("text/csv;q=0", "application/problem+json"),
+        ("text/html", "application/problem+json"),
+    ],
+)
+def test_what_is_accepted_decides(server: Served, accept: str, found: str) -> None:
+    data = json.dumps(inquiry()).encode() + b"\n"
+    answer = server.check.send("POST", "/v1/eligibility/batch", data, SHORT | {"Accept": accept})
+    assert answer.headers["content-type"] == found
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from api.wire.quick import quick_way
+from engine import rules
 from engine.records import Certificate, Insurer, Person, Qualification, Sex, State
 from ext import many_py
 from tests.properties.test_quick_model import twin_of
@@ -96,6 +97,39 @@ def test_lines(world: World, seed: int) -> None:
             answers += part
         assert answers == b"".join(one + b"\n" for one in expected)
         assert offset == sum(len(one) + 1 for one in lines) + (data.endswith(b"\nrest") and 0)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_verdict_lines(world: World, seed: int) -> None:
+    """In short they say what a verdict-only answer says; what that cannot say goes the careful way."""
+    chance = random.Random(seed)
+    lines = [line(chance) for _ in range(chance.choice((1, 5, 64, 150)))]
+    whole = quick_way(world.verifier)
+    expected = []
+    for one in lines:
+        try:
+            answer = whole.answer(asked := json.dumps(json.loads(one) | {"detail": "verdict"}).encode(), 0, len(asked))
+        except (ValueError, TypeError, RecursionError):
+            answer = None
+        short = answer and verdict_line(json.loads(answer))
+        expected.append(short if short and whole.answer(one, 0, len(one)) else None)
+    found = []
+    for way, form in ((quick_way(world.verifier), many), (quick_way(twin_of(world)), many_py)):
+        block, answers, offset, count = form.Many(way, None, VERDICTS), b"", 0, -1
+        while count:
+            part, offset, count = block.verdict_lines(b"".join(one + b"\n" for one in lines), offset, careful)
+            answers += part
+        found.append(answers)
+    assert found[0] == found[1]
+    for said, wanted, one in zip(found[0].split(b"\n"), expected, lines, strict=False):
+        assert said == careful(one) or wanted is None or said == wanted
+
+
+def verdict_line(answer: dict[str, Any]) -> bytes:
+    return f"{answer['verdict']},{answer['reason'] or ''},".encode()
+
+
+VERDICTS = [f"{one.verdict},{one.reason or ''},".encode() for one in rules.SAYINGS]
 
 
 @given(seed=st.integers(0, 2**32))
