@@ -12,6 +12,7 @@ bounds. The names below are all that other packages may use, as `from ext import
     lane      the frame of a canonical check request among the bytes of a connection
     ledger    the appending of an audit log; it has a state and a thread, and writes to files that it was handed
     many      ordinary checks in blocks, for batches
+    merkle    hashes of a Merkle tree
     ordinary  the ordinary check by card: inquiry in plain JSON, answer out of one record
     pages     entries of an LMDB file that others write to, without a call of LMDB
     probe     open-addressing table in the caller's buffer
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import ext.lane as lane
     import ext.ledger as ledger
     import ext.many as many
+    import ext.merkle as merkle
     import ext.ordinary as ordinary
     import ext.pages as pages
     import ext.probe as probe
@@ -52,6 +54,7 @@ __all__ = [
     "lane",
     "ledger",
     "many",
+    "merkle",
     "ordinary",
     "pages",
     "probe",

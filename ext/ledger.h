@@ -87,6 +87,12 @@ static void ledger_seal_frame(uint8_t *frame, size_t entry_bytes, size_t private
     ledger_put_little(frame, crc32_of(0, frame + 4, LEDGER_FRAME_HEAD - 4 + entry_bytes + private_bytes), 4);
 }
 
+/* Whether a frame of so many bytes is what was written. */
+static int ledger_frame_fits(const uint8_t *frame, size_t size) {
+    uint32_t sum = frame[0] | (uint32_t)frame[1] << 8 | (uint32_t)frame[2] << 16 | (uint32_t)frame[3] << 24;
+    return sum == crc32_of(0, frame + 4, size - 4);
+}
+
 /* --- the tree ------------------------------------------------------------------------------------------------- */
 
 static void ledger_node(const uint8_t *left, const uint8_t *right, uint8_t *out) {

@@ -17,6 +17,14 @@ from ext.quick import Quick
 HEADER_BYTES: Final = 4096
 """Where the frames of a segment begin."""
 LEVELS_COUNT: Final = 8
+ENTRY_BYTES_MAX: Final = 204
+PRIVATE_BYTES_MAX: Final = 32
+
+def scan(data: bytes, start: int) -> tuple[list[int], int]:
+    """Where whole frames begin from `start` on, up to the first that is not whole or whose checksum does not fit.
+
+    Returns: their offsets, and where the last of them ends. Raises: TypeError, ValueError.
+    """
 
 @final
 class Ledger:

@@ -54,6 +54,7 @@ cdef extern from "ledger.h" nogil:
     void sha256_of(int before, const uint8_t *at, size_t size, uint8_t *out) noexcept
     void put_big "ledger_put_big"(uint8_t *target, uint64_t value, int bytes) noexcept
     void put_little "ledger_put_little"(uint8_t *target, uint64_t value, int bytes) noexcept
+    bint frame_fits "ledger_frame_fits"(const uint8_t *frame, size_t size) noexcept
     void seal_frame "ledger_seal_frame"(uint8_t *frame, size_t entry_bytes, size_t private_bytes) noexcept
     void node "ledger_node"(const uint8_t *left, const uint8_t *right, uint8_t *out) noexcept
     int start "ledger_start"(State *state) noexcept
@@ -80,11 +81,15 @@ cdef enum:
     LAST_FLAGS = 65535
     # Room for one frame, with everything at its longest.
     FRAME_BYTES = 8 + 106 + 1 + 64 + 1 + 32 + 8
+    MOST_ENTRY_BYTES = 204
+    MOST_PRIVATE_BYTES = 32
 
 crc32_prepare()
 sha256_prepare()
 LEVELS_COUNT = LEVELS
 HEADER_BYTES = HEADER
+ENTRY_BYTES_MAX = MOST_ENTRY_BYTES
+PRIVATE_BYTES_MAX = MOST_PRIVATE_BYTES
 
 
 @cython.final
@@ -285,6 +290,27 @@ cdef class Ledger:
         count = write_digits(index, digits)
         memcpy(target + size + 1, &digits[LENGTH_BYTES - count], count)
         return size + 1 + count
+
+
+def scan(data, start):
+    cdef const uint8_t *text
+    cdef Py_ssize_t size, at, following, length
+    cdef list starts = []
+    if not isinstance(data, bytes):
+        raise TypeError(f"data must be bytes, not {type(data).__name__}")
+    text, size, at = <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), start
+    if not 0 <= at <= size:
+        raise ValueError("start is not within data")
+    while size - at >= FRAME_HEAD:
+        length = text[at + 4] | <Py_ssize_t>text[at + 5] << 8
+        following = at + FRAME_HEAD + length + text[at + 6]
+        if not 0 < length <= MOST_ENTRY_BYTES or text[at + 6] > MOST_PRIVATE_BYTES or text[at + 7] or following > size:
+            break
+        if not frame_fits(text + at, following - at):
+            break
+        starts.append(at)
+        at = following
+    return starts, at
 
 
 cdef inline State *_state(Ledger ledger) noexcept:

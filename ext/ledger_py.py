@@ -16,6 +16,8 @@ from ext import canon_py, keyhash_py
 
 HEADER_BYTES: Final = 4096
 LEVELS_COUNT: Final = 8
+ENTRY_BYTES_MAX: Final = 204
+PRIVATE_BYTES_MAX: Final = 32
 _CALLER_BYTES: Final = 16
 _KEY_BYTES: Final = 16
 _HASH_BYTES: Final = 32
@@ -26,6 +28,7 @@ _WAITING_BYTES_MAX: Final = 64 << 20
 _KIND_IN_BATCH: Final = 2
 _FIRST_DAY: Final = -700899
 _LAST_DAY: Final = 2951159
+_FRAME_HEAD: Final = struct.Struct("<IHBB")
 _HEAD: Final = struct.Struct(">BBBBHIQQ16s16s16s32s")
 
 
@@ -328,6 +331,24 @@ class Ledger:
                     _write(self._level_fds[height // 8], self._nodes[-1], _HASH_BYTES * place)
                 height += 1
         _write(self._level_fds[0], b"".join(leaves), _HASH_BYTES * first)
+
+
+def scan(data: bytes, start: int) -> tuple[list[int], int]:
+    if not isinstance(data, bytes):
+        raise TypeError(f"data must be bytes, not {type(data).__name__}")
+    if not 0 <= start <= len(data):
+        raise ValueError("start is not within data")
+    starts, at = [], start
+    while len(data) - at >= _FRAME_HEAD.size:
+        checksum, length, private, spare = _FRAME_HEAD.unpack_from(data, at)
+        following = at + _FRAME_HEAD.size + length + private
+        if not 0 < length <= ENTRY_BYTES_MAX or private > PRIVATE_BYTES_MAX or spare or following > len(data):
+            break
+        if checksum != zlib.crc32(data[at + 4 : following]):
+            break
+        starts.append(at)
+        at = following
+    return starts, at
 
 
 def _node(left: bytes, right: bytes) -> bytes:

@@ -11,6 +11,7 @@ import msgspec
 
 from engine.audit.entry import ENTRY_BYTES_MAX
 from engine.errors import AuditDamagedError, AuditEntryError
+from ext import ledger
 
 MAGIC: Final = b"SHKSEG1\0"
 HEADER_BYTES: Final = 4096
@@ -99,19 +100,7 @@ def scan(data: bytes, offset: int = 0) -> tuple[list[int], int]:
     Returns: the offsets of the frames that are whole and whose checksum fits, up to the first that is not; and where
     the last of them ends.
     """
-    starts: list[int] = []
-    end, at, sizes = len(data), offset, _SIZES.unpack_from
-    while at + FRAME_HEAD_BYTES <= end:
-        length, private, zero = sizes(data, at + 4)
-        following = at + FRAME_HEAD_BYTES + length + private
-        if following > end or zero or private > PRIVATE_BYTES_MAX or not 0 < length <= ENTRY_BYTES_MAX:
-            break
-        starts.append(at)
-        at = following
-    if not starts:
-        return starts, at
-    good = _fitting(data, starts, at)
-    return starts[:good], at if good == len(starts) else starts[good]
+    return ledger.scan(data, offset)
 
 
 def split(data: bytes, start: int) -> tuple[bytes, bytes]:
@@ -124,11 +113,3 @@ def split(data: bytes, start: int) -> tuple[bytes, bytes]:
 def entries_of(data: bytes, starts: Sequence[int]) -> list[bytes]:
     """The entries of frames that `scan` found."""
     return [data[at + 8 : at + 8 + (data[at + 4] | data[at + 5] << 8)] for at in starts]
-
-
-def _fitting(data: bytes, starts: list[int], end: int) -> int:
-    """How many frames from the first have a checksum that fits."""
-    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], end], strict=True)):
-        if int.from_bytes(data[start : start + 4], "little") != zlib.crc32(data[start + 4 : stop]):
-            return number
-    return len(starts)

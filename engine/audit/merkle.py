@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from engine.errors import AuditProofError, AuditRangeError
+from ext import merkle
 
 HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = hashlib.sha256().digest()
@@ -32,8 +33,7 @@ def leaf_hash(entry: bytes) -> bytes:
 
 def leaf_hashes(entries: Iterable[bytes]) -> bytes:
     """The leaf hashes of many entries."""
-    sha256 = _sha256
-    return b"".join([sha256(b"\0" + entry).digest() for entry in entries])
+    return merkle.leaf_hashes(list(entries))
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
@@ -43,9 +43,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def node_hashes(children: bytes) -> bytes:
     """The parents of pairs of hashes. An odd one at the end is left out."""
-    sha256 = _sha256
-    end = len(children) - 2 * HASH_BYTES + 1
-    return b"".join([sha256(b"\1" + children[at : at + 64]).digest() for at in range(0, end, 64)])
+    return merkle.node_hashes(children)
 
 
 def fold(hashes: bytes) -> bytes:

@@ -6,12 +6,16 @@ import errno
 import hashlib
 import os
 import random
+import struct
 import time
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ext import ledger_py
 from tests.support import ledgers
@@ -168,6 +172,23 @@ def test_what_waits_is_written_at_the_close(form: ModuleType, tmp_path: Path) ->
     one.close()
     assert one.settle() == (5, 0) and len(leaves_of(tmp_path)) == 5
     assert one.flushes[0] == 1
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=204), st.binary(max_size=32)), max_size=12), st.integers(0))
+def test_both_find_the_same_frames(parts: list[tuple[bytes, bytes]], seed: int) -> None:
+    data, chance = bytearray(), random.Random(seed)
+    for entry, private in parts:
+        rest = struct.pack("<HBB", len(entry), len(private), 0) + entry + private
+        data += struct.pack("<I", zlib.crc32(rest)) + rest
+    for _ in range(chance.choice((0, 0, 1, 3))):
+        if data:
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    cut = bytes(data[: chance.choice((len(data), chance.randrange(len(data) + 1)))]) + bytes(chance.choice((0, 9)))
+    for start in (0, len(cut), chance.randrange(len(cut) + 1)):
+        assert ledger.scan(cut, start) == ledger_py.scan(cut, start)
+    for bad in (-1, len(cut) + 1):
+        assert outcome(ledger.scan, cut, bad) == outcome(ledger_py.scan, cut, bad)
+    assert outcome(ledger.scan, bytearray(cut), 0) == outcome(ledger_py.scan, bytearray(cut), 0)
 
 
 def test_what_is_not_as_it_must_be_is_refused(tmp_path: Path) -> None:
