@@ -179,15 +179,24 @@ def unpack_record(key: bytes, value: bytes) -> Version:
     return Version(number, _MASK - inverted, recorded_at_ms, entries, person)
 
 
+class Tree(NamedTuple):
+    """The pages of `versions` as one commit left them."""
+
+    file: Path
+    page_bytes: int
+    root: int
+    levels: int
+    """Of pages; 0: there is no version."""
+    versions: int
+
+
 # --- environment ----------------------------------------------------------------------------------------------
 
 
 class _Environment:
     """One open LMDB environment; shared by all readers of one process, because LMDB may be opened only once in each."""
 
-    def __init__(
-        self, path: Path, map_bytes: int, *, writable: bool, create: bool = False, in_order: bool = False
-    ) -> None:
+    def __init__(self, path: Path, map_bytes: int, *, writable: bool, create: bool = False) -> None:
         self.writable = writable
         self.holders = 0
         self.env = lmdb.open(
@@ -196,7 +205,7 @@ class _Environment:
             subdir=True,
             readonly=not writable,
             create=create,
-            readahead=in_order,  # lookups are random: reading ahead would evict what is needed
+            readahead=False,  # lookups are random: reading ahead would evict what is needed
             writemap=False,
             max_readers=READERS_MAX,
             max_dbs=len(_DATABASES) + 1,
@@ -222,14 +231,14 @@ class _Environment:
 _open: dict[str, _Environment] = {}
 
 
-def _acquire(path: Path, map_bytes: int, *, writable: bool, in_order: bool = False) -> _Environment:
+def _acquire(path: Path, map_bytes: int, *, writable: bool) -> _Environment:
     if not (path / "data.mdb").is_file():
         raise StoreMissingError(f"no store at {path}: run `shikaku init`")
     name = os.path.realpath(path)
     shared = _open.get(name)
     if shared is None:
         try:
-            shared = _open[name] = _Environment(path, map_bytes, writable=writable, in_order=in_order)
+            shared = _open[name] = _Environment(path, map_bytes, writable=writable)
         except lmdb.NotFoundError:
             raise StoreMissingError(f"the store at {path} was never finished: run `shikaku init`") from None
         except (lmdb.InvalidError, lmdb.VersionMismatchError):
@@ -304,15 +313,13 @@ class StoreReader:
 
     Raises on opening: StoreMissingError, StoreVersionError, KeyMismatchError. No read transaction stays open between
     calls, so readers never keep the writer from reusing pages.
-
-    Args: in_order: the whole store is going to be read, from one end to the other.
     """
 
     _writable = False
 
-    def __init__(self, path: Path, *, key_id: bytes, map_bytes: int, in_order: bool = False) -> None:
+    def __init__(self, path: Path, *, key_id: bytes, map_bytes: int) -> None:
         self.path, self.key_id, self.map_bytes = path, key_id, map_bytes
-        self._shared = _acquire(path, map_bytes, writable=self._writable, in_order=in_order)
+        self._shared = _acquire(path, map_bytes, writable=self._writable)
         self._env = self._shared.env
         self._dbs = self._shared.dbs
         self._versions = self._dbs["versions"]
@@ -535,6 +542,21 @@ class StoreReader:
                     keys, packed = [], []
         if keys:
             yield _piece(keys, packed, seq, last)[1]
+
+    @contextmanager
+    def pinned(self) -> Iterator[Tree | None]:
+        """Where the versions are in the file; no page of these is written while the block lasts.
+
+        None if commits come too fast to tell.
+        """
+        for _ in range(_LOCK_TRIES):
+            with self._reading() as txn:
+                found = self.pages.tree()
+                # A read transaction of this very commit is in LMDB's table of readers, so that all it uses is kept.
+                if found is not None and found[0] == txn.id():
+                    yield Tree(self.path / "data.mdb", *found[1:], int(txn.stat(self._versions)["entries"]))
+                    return
+        yield None
 
     def key_count(self, seq: int) -> int:
         """How many index entries there are after change `seq`."""

@@ -10,6 +10,7 @@ bounds. The names below are all that other packages may use, as `from ext import
     frame     the outline of a JSON text: where its members and elements begin and end
     keyhash   keyed 128-bit hash of identifiers
     lane      the frame of a canonical check request among the bytes of a connection
+    leaves    pages of an LMDB file in the order of the file, for whoever reads everything
     ledger    the appending of an audit log; it has a state and a thread, and writes to files that it was handed
     many      ordinary checks in blocks, for batches
     merkle    hashes of a Merkle tree
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import ext.frame as frame
     import ext.keyhash as keyhash
     import ext.lane as lane
+    import ext.leaves as leaves
     import ext.ledger as ledger
     import ext.many as many
     import ext.merkle as merkle
@@ -52,6 +54,7 @@ __all__ = [
     "frame",
     "keyhash",
     "lane",
+    "leaves",
     "ledger",
     "many",
     "merkle",

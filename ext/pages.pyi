@@ -39,6 +39,12 @@ class Pages:
         Raises: ValueError after `release`.
         """
 
+    def tree(self) -> tuple[int, int, int, int] | None:
+        """Number of the last commit, bytes of a page, page of the root, levels of pages (0: there is no page).
+
+        Returns: None if it cannot be told here, as `seek` has it. Raises ValueError after `release`.
+        """
+
     def is_resident(self, wanted: bytes) -> bool:
         """Whether `seek` would find all that it reads in memory, as far as the system says. Raises as `seek`."""
 

@@ -122,6 +122,16 @@ cdef class Pages:
                 return answer
         return ()
 
+    def tree(self):
+        _require_open(self)
+        for _ in range(TRIES):
+            if not self.begin():
+                continue
+            answer = (self.file.txnid, self.file.page_bytes, self.file.root, self.file.depth)
+            if self.still():
+                return answer if self.file.root != NO_PAGE else (self.file.txnid, self.file.page_bytes, 0, 0)
+        return None
+
     def is_resident(self, wanted):
         if not isinstance(wanted, bytes):
             raise TypeError(f"wanted must be bytes, not {type(wanted).__name__}")

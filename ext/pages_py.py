@@ -63,6 +63,18 @@ class Pages:
                 return found
         return ()
 
+    def tree(self) -> tuple[int, int, int, int] | None:
+        self._require_open()
+        for _ in range(_TRIES):
+            txnid = self.txnid
+            try:
+                depth, root = self._described(txnid)
+            except _Unsure:
+                continue
+            if self.txnid == txnid:
+                return (txnid, self._page_bytes, *((0, 0) if root == _NO_PAGE else (root, depth)))
+        return None
+
     def is_resident(self, wanted: bytes) -> bool:
         # Without a word with the system: all is in memory.
         self.seek(wanted)
@@ -84,6 +96,11 @@ class Pages:
             raise ValueError("the pages were released") from None
 
     def _seek_as_of(self, txnid: int, wanted: bytes) -> _Entry | None:
+        depth, root = self._described(txnid)
+        return self._seek(root, depth, wanted)
+
+    def _described(self, txnid: int) -> tuple[int, int]:
+        """Levels and root of the database."""
         meta = self._data[(txnid & 1) * self._page_bytes :]
         (depth, main_root, self._last_page, written) = struct.unpack_from("<H32xQQQ", meta, 94)
         if struct.unpack_from("<I", meta, 16)[0] != _MAGIC or written != txnid or self.txnid != txnid:
@@ -94,7 +111,7 @@ class Pages:
         flags, depth, root = struct.unpack_from("<4xHH32xQ", described[1])
         if flags:
             raise _Unsure
-        return self._seek(root, depth, wanted)
+        return depth, root
 
     def _seek(self, root: int, depth: int, wanted: bytes) -> _Entry | None:
         if root == _NO_PAGE:

@@ -107,6 +107,18 @@ def test_every_commit_is_seen_at_once(made: Made) -> None:
         assert [form.txnid for form in forms] == [made.env.info()["last_txnid"]] * 2
 
 
+def test_where_the_tree_is_told_with_its_commit(made: Made) -> None:
+    forms = made.forms()
+    for count in (0, 1, 300, 9_000):
+        made.put({struct.pack(">IQ", number, 1): bytes(100) for number in range(count)})
+        told = [form.tree() for form in forms]
+        with made.env.begin(db=made.db) as txn:
+            assert told[0] == told[1] and told[0][0] == txn.id()
+            assert (told[0][1], told[0][3]) == (txn.stat()["psize"], txn.stat()["depth"])
+            assert (told[0][2] == 0) == (count == 0)
+    assert [form.tree() for form in made.forms(b"nothing")] == [None] * 2
+
+
 def test_what_is_deleted_is_gone(made: Made) -> None:
     chance = random.Random(5)
     keys = filled(made, 400, chance)
