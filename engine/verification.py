@@ -88,17 +88,21 @@ class Verifier:
         words: Callable[[Verdict, Reason | None], tuple[bytes, bytes]],
         *,
         looks_first: bool = False,
+        notes: bool = False,
     ) -> quick.Quick:
         """The quick way (ext/quick) over this index and store. It compares the record with the inquiry, as here.
 
         Args:
             words: how an answer begins, up to the date, and its advice as JSON.
             looks_first: whether it looks if a record is in memory before it reads it.
+            notes: whether it notes what there is to record of each answer.
         """
         said = [(*words(one.verdict, one.reason), VERDICT_CODES[one.verdict]) for one in rules.SAYINGS]
         index, store = self._index, self._store
         today = self._clock.today
-        return quick.Quick(index.live, store.pages, self._index_key, today, insurer, said, looks_first=looks_first)
+        return quick.Quick(
+            index.live, store.pages, self._index_key, today, insurer, said, looks_first=looks_first, notes=notes
+        )
 
     def subject(self, inquiry: Inquiry) -> tuple[bytes, int | None]:
         """What is recorded of an inquiry: the index's hash of it, and the one person whom it names, if any."""

@@ -96,6 +96,8 @@ cdef class Shared:
             raise ValueError("body_bytes_max is out of range")
         if len(prefix) > MOST_MARK_BYTES:
             raise ValueError(f"prefix has at most {MOST_MARK_BYTES} bytes")
+        if ledger is not None and quick is not None and not (<Quick>quick).notes:
+            raise ValueError("quick notes nothing")
         self.body_bytes_max = body_bytes_max
         self.connections, self.handed_over, self.answered, self.time = set(), Counter(), 0, 0
         self.quick, self.careful, self.head, self.mark = quick, careful, head, mark

@@ -50,6 +50,8 @@ class Shared:
             raise ValueError("body_bytes_max is out of range")
         if len(prefix) > _MARK_CHARS_MAX:
             raise ValueError(f"prefix has at most {_MARK_CHARS_MAX} bytes")
+        if ledger is not None and quick is not None and not quick.notes:
+            raise ValueError("quick notes nothing")
         self._connections: set[Any] = set()
         self._handed_over: Counter[str] = Counter()
         self.answered = 0

@@ -182,6 +182,8 @@ cdef class Ledger:
         cdef Facts facts
         if not isinstance(quick, Quick):
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
+        if not (<Quick>quick).notes:
+            raise ValueError("quick notes nothing")
         if not (isinstance(body, bytes) and isinstance(mark, bytes)):
             raise TypeError("body and mark must be bytes")
         facts = (<Quick>quick).facts

@@ -187,6 +187,8 @@ class Ledger:
 
         if not isinstance(quick, Quick):
             raise TypeError(f"quick must be Quick, not {type(quick).__name__}")
+        if not quick.notes:
+            raise ValueError("quick notes nothing")
         if not (isinstance(body, bytes) and isinstance(mark, bytes)):
             raise TypeError("body and mark must be bytes")
         facts = quick._facts

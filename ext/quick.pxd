@@ -40,7 +40,8 @@ cdef class Quick:
     cdef uint64_t k0
     cdef uint64_t k1
     cdef int[SAYINGS] verdicts
-    # What there is to record of the answer that was written last.
+    # Whether `facts` are what there is to record of the answer that was written last.
+    cdef readonly bint notes
     cdef Facts facts
 
     # Writes the answer to a check, at most ordinary.MOST_ANSWER_BYTES; 0 if that is for the careful way; COLD, if

@@ -35,6 +35,7 @@ class Quick:
             JSON; its verdict as a number, for the audit log.
         looks_first: whether records may be where reading them waits for a disk; then others ask for `cold_key` before
             an answer, or look by themselves.
+        notes: whether what there is to record of an answer is noted (ext/ledger).
     """
 
     def __init__(
@@ -47,9 +48,14 @@ class Quick:
         words: Sequence[tuple[bytes, bytes, int]],
         *,
         looks_first: bool = False,
+        notes: bool = False,
     ) -> None: ...
     @property
     def looks_first(self) -> bool:
+        """As given."""
+
+    @property
+    def notes(self) -> bool:
         """As given."""
 
     def answer(self, data: bytes, start: int, stop: int) -> bytes | None:

@@ -52,7 +52,7 @@ cdef class _Piece:
 
 @cython.final
 cdef class Quick:
-    def __init__(self, table, pages, key, today, insurer, words, *, looks_first=False):
+    def __init__(self, table, pages, key, today, insurer, words, *, looks_first=False, notes=False):
         cdef int saying
         if not isinstance(key, bytes):
             raise TypeError(f"key must be bytes, not {type(key).__name__}")
@@ -60,7 +60,7 @@ cdef class Quick:
             raise ValueError(f"key must have {KEY_BYTES} bytes")
         if not isinstance(pages, Pages):
             raise TypeError(f"pages must be Pages, not {type(pages).__name__}")
-        self.looks_first = bool(looks_first)
+        self.looks_first, self.notes = bool(looks_first), bool(notes)
         self.renewed_table = table
         self.pages = pages
         self.today = today
@@ -113,7 +113,8 @@ cdef class Quick:
             saying = self.said(&asked, &found[0])
         if saying == SAY_NOTHING:
             return 0
-        self.note(&self.facts, &asked, words, &found[0] if count else NULL, saying, version)
+        if self.notes:
+            self.note(&self.facts, &asked, words, &found[0] if count else NULL, saying, version)
         if look_first and count and not asked.verdict_only:
             write_record_key(found[0].person, version, self.waiting)
             if self.pages.begin() and not self.pages.resident(self.waiting, RECORD_KEY_BYTES):

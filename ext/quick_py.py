@@ -37,6 +37,7 @@ class Quick:
         words: Sequence[tuple[bytes, bytes, int]],
         *,
         looks_first: bool = False,
+        notes: bool = False,
     ) -> None:
         if not isinstance(key, bytes):
             raise TypeError(f"key must be bytes, not {type(key).__name__}")
@@ -44,7 +45,7 @@ class Quick:
             raise ValueError("key must have 16 bytes")
         if not isinstance(pages, Pages):
             raise TypeError(f"pages must be Pages, not {type(pages).__name__}")
-        self._looks_first = bool(looks_first)
+        self._looks_first, self._notes = bool(looks_first), bool(notes)
         self._table = table
         self._pages = pages
         self._key = key
@@ -58,6 +59,10 @@ class Quick:
     @property
     def looks_first(self) -> bool:
         return self._looks_first
+
+    @property
+    def notes(self) -> bool:
+        return self._notes
 
     def cold_key(self, data: bytes, start: int, stop: int) -> bytes | None:
         # In plain Python all is in memory, as far as anybody says.

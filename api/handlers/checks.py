@@ -42,7 +42,7 @@ class Answerer:
         recorder: Recorder | None = None,
     ) -> None:
         self._verifier = verifier
-        self.quick = quick.quick_way(verifier, looks_first=looks_first)
+        self.quick = quick.quick_way(verifier, looks_first=looks_first, notes=recorder is not None)
         self.cold = Cold(verifier.touch) if looks_first else None
         self.recorder = recorder
         self._quick = self.quick.answer

@@ -16,9 +16,9 @@ _NULL: Final = b"null"
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def quick_way(verifier: Verifier, *, looks_first: bool = False) -> quick.Quick:
+def quick_way(verifier: Verifier, *, looks_first: bool = False, notes: bool = False) -> quick.Quick:
     """Answers ordinary checks; one per thread. It gives the bytes that reading, verification and writing would give."""
-    return verifier.quick(_Insurers(verifier).pieces, _words, looks_first=looks_first)
+    return verifier.quick(_Insurers(verifier).pieces, _words, looks_first=looks_first, notes=notes)
 
 
 def _words(verdict: Verdict, reason: Reason | None) -> tuple[bytes, bytes]:

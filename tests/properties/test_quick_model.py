@@ -190,7 +190,7 @@ def twin_of(world: World) -> Verifier:
     class Twin(Verifier):
         __slots__ = ()
 
-        def quick(self, insurer: Any, words: Any, *, looks_first: bool = False) -> Any:
+        def quick(self, insurer: Any, words: Any, *, looks_first: bool = False, notes: bool = False) -> Any:
             pages = pages_py.Pages(*world.store.files, b"versions")
             said = [(*words(one.verdict, one.reason), VERDICT_CODES[one.verdict]) for one in rules.SAYINGS]
             return quick_py.Quick(self._index.live, pages, self._index_key, self._clock.today, insurer, said)
