@@ -6,7 +6,7 @@ the next writer removes. Entries are plain from the beginning: there is no reade
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -68,15 +68,23 @@ class Construction:
         """Take entries out."""
         self._table.remove_many(*generations._checked(persons, entries))
 
-    def begin_anew(self, keys: int, batches: Iterable[Batch]) -> None:
+    def begin_anew(self, keys: int, batches: Callable[[], Iterable[Batch]]) -> None:
         """Throw away what is here and start with room for so many keys and with these entries.
 
-        Raises IndexSpaceError; also if `batches` do not fit.
+        Args: keys: if there turn out to be more, it is begun once more with more room. batches: yields all entries;
+            may be called again.
+        Raises IndexSpaceError.
         """
-        self.discard()
-        self._segment, self._table = self._begun(keys)
-        for persons, entries in batches:
-            self.add(persons, entries)
+        while True:
+            self.discard()
+            self._segment, self._table = self._begun(keys)
+            for persons, entries in batches():
+                if not self.has_room(len(persons)):
+                    keys = int(max(keys, self.count + len(persons)) * generations.GROWTH)
+                    break
+                self.add(persons, entries)
+            else:
+                return
 
     def finish(self, seq: int) -> None:
         """Publish it as of change `seq`: readers move on to it by themselves, and the index's writer has it, too."""

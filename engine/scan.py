@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 from engine import children
 from engine.entries import ENTRY_BYTES, ENTRY_DTYPE
 from engine.errors import RecordCorruptError, ShikakuError, StorePoisonedError
-from engine.index import NO_ENTRIES, Batch
-from engine.store import HEAD_BYTES, SCAN_VERSIONS, StoreReader, Tree
+from engine.index import Batch
+from engine.store import HEAD_BYTES, StoreReader, Tree
 from ext import leaves
 
 COUNTED_MAX: Final = 1_000_000
 """Changes up to which entries are counted."""
-SPOTS: Final = 32
-"""Samples of SCAN_VERSIONS versions each."""
+SAMPLES: Final = 2_048
+"""Leaves that are counted of a large store, each with a look at the one before it."""
+DEVIATIONS: Final = 2
+"""Standard deviations of the samples' mean by which an estimate is raised: building an index anew costs more."""
 ALONE_MAX: Final = 2_000_000
 """Up to this person number the start of processes takes longer than they save."""
 PROCESSES: Final = 2
@@ -38,23 +40,47 @@ STRIPE_BLOCKS: Final = 8
 """Blocks that a process takes before the next ones are another's: all together read the file from end to end."""
 BLOCKS_AHEAD: Final = 16
 """Blocks that the system is asked for before they are read: a disk is quick if it is asked for much."""
-BRANCHES_AT_ONCE: Final = 16
-"""Branches are read in no order of the file, side by side."""
+READS_AT_ONCE: Final = 16
+"""Single pages are read side by side."""
+PERSON_BYTES: Final = 4
 _OVERFLOW_HEAD_BYTES: Final = 16
 _LEAF_ROW: Final = np.dtype([("person", "u4"), ("count", "u4"), ("last", "u4")])
 
 
 def keys_estimated(store: StoreReader, seq: int) -> int:
-    """How many index entries there are after change `seq`: counted in a small store, from samples in a large one.
+    """How many index entries there are after change `seq`, rather a few too many: from samples in a large store.
 
-    Every change has one version, so that it is enough to know how many entries a version has: person numbers have
-    gaps, versions have not.
+    Leaves are sampled, each as likely as any other: so it does not matter whether a leaf has many people or old
+    versions of one, and where in the store changes cluster.
     """
     if seq <= COUNTED_MAX:
         return store.key_count(seq)
-    step = max(1, store.next_person // (SPOTS + 1))
-    found = sum(len(next(store.entries(seq, at), NO_ENTRIES)[0]) for at in range(0, SPOTS * step, step))
-    return int(found / (SPOTS * SCAN_VERSIONS) * seq * 1.01)
+    with store.pinned() as tree:
+        return _estimated(tree, seq) if tree is not None else store.key_count(seq)
+
+
+def _estimated(tree: Tree, seq: int) -> int:
+    numbers = leaf_pages(tree)
+    chosen = np.unique(np.linspace(0, len(numbers) - 1, SAMPLES).astype(np.int64)).tolist()
+    with _opened(tree.file) as descriptor, ThreadPoolExecutor(READS_AT_ONCE) as threads:
+
+        def taken(place: int) -> tuple[Told, int]:
+            page, size = int(numbers[place]), tree.page_bytes
+            block = os.pread(descriptor, size, page * size)
+            found = leaves.current(block, size, page, numbers[place : place + 1].tobytes(), b"\0", seq)
+            told, persons, _ = _told(descriptor, size, np.array([place]), *found)
+            return told, len(persons) // PERSON_BYTES
+
+        def counted(place: int) -> int:
+            told, count = taken(place)
+            before = taken(place - 1)[0].lasts[0] if place else 0
+            return count + int(np.count_nonzero(told.firsts[0] != before))
+
+        counts = np.fromiter(threads.map(counted, chosen), np.float64, len(chosen))
+    if len(chosen) == len(numbers):
+        return int(counts.sum())
+    surely = counts.mean() + DEVIATIONS * counts.std() / len(counts) ** 0.5
+    return int(len(numbers) * surely) + 1
 
 
 def all_entries(store: StoreReader, seq: int) -> Iterator[Batch]:
@@ -112,7 +138,7 @@ def leaf_pages(tree: Tree) -> NDArray[np.uint64]:
     """Numbers of all leaves, in the order of their keys. Raises RecordCorruptError, StorePoisonedError."""
     level = [tree.root] if tree.levels else []
     size = tree.page_bytes
-    with _opened(tree.file) as descriptor, ThreadPoolExecutor(BRANCHES_AT_ONCE) as threads:
+    with _opened(tree.file) as descriptor, ThreadPoolExecutor(READS_AT_ONCE) as threads:
 
         def below(number: int) -> list[int]:
             return leaves.children(os.pread(descriptor, size, number * size), number)

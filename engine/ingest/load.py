@@ -26,6 +26,7 @@ from engine.config import Config
 from engine.construction import Construction
 from engine.entries import ENTRY_BYTES
 from engine.errors import FeedRowsError, InsurerUnknownError, ShikakuError
+from engine.index import Batch
 from engine.ingest import bulk, feed, pieces
 from engine.ingest.apply import apply_rows
 from engine.ingest.pieces import Piece, Rules
@@ -153,15 +154,19 @@ class Load:
     def _begun(self) -> Construction:
         """A construction that holds what is registered already, with room for a first guess of what comes."""
         held = scan.keys_estimated(self._store, self._seq) if self._seq else 0
-        construction = Construction(self._index, held + self._total_bytes // BYTES_A_KEY)
-        for persons, entries in scan.all_entries(self._store, self._seq):
-            construction.add(persons, entries)
+        keys = held + self._total_bytes // BYTES_A_KEY
+        construction = Construction(self._index, keys)
+        if self._seq:
+            construction.begin_anew(keys, self._all_entries)
         self._held = construction.count
         return construction
 
+    def _all_entries(self) -> Iterator[Batch]:
+        return scan.all_entries(self._store, self._seq)
+
     def _enlarge(self, keys: int) -> None:
         """Build anew, from the store, with room for so many entries."""
-        self._built().begin_anew(keys, scan.all_entries(self._store, self._seq))
+        self._built().begin_anew(keys, self._all_entries)
 
     def _expected(self) -> int:
         """Entries in the end, if the files go on as they have begun."""
