@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Literal
 
 from api.wire.native import PURPOSES
@@ -73,6 +74,8 @@ class Recorder:
         self._durable = self.ledger.entries
         self._wanted = False
         self._failed = False
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._signing: Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.on_saved: Callable[[int], object] = lambda durable: None
         """Told how many entries are on the disk."""
@@ -86,16 +89,15 @@ class Recorder:
 
     def tend(self) -> None:
         """Sign what was recorded since the last time; to be called each second."""
-        if not self._failed:
-            try:
-                self._appender.sign_checkpoint()
-            except ShikakuError as error:
-                log.error("the audit log's checkpoint cannot be written [%s]", error.code)
+        if not self._failed and (self._signing is None or self._signing.done()):
+            # Its file is synced, too, and nobody waits for that.
+            self._signing = self._thread.submit(self._sign)
 
     def close(self) -> None:
         """Write what is left and let go of the log."""
         if self._loop is not None:
             self._loop.remove_reader(self.ledger.fileno)
+        self._thread.shutdown()
         self._appender.close()
 
     # --- recording --------------------------------------------------------------------------------------------------
@@ -157,6 +159,12 @@ class Recorder:
         await future
 
     # --- the writer -------------------------------------------------------------------------------------------------
+
+    def _sign(self) -> None:
+        try:
+            self._appender.sign_checkpoint()
+        except ShikakuError as error:
+            log.error("the audit log's checkpoint cannot be written [%s]", error.code)
 
     def _flush(self) -> None:
         self._wanted = False

@@ -115,8 +115,7 @@ cdef class Shared:
                 break
             sent += 1
         ready, self.unsaved = self.unsaved[:sent], self.unsaved[sent:]
-        for connection in ready:
-            connection.send()
+        _send_all(ready)
 
     def unsaved_are_lost(self, response):
         cdef Connection connection
@@ -125,7 +124,7 @@ cdef class Shared:
             connection.unsent = response
             connection.rest = b""
             connection.ended = True
-            connection.send()
+        _send_all(lost)
 
     def __dealloc__(self):
         discard(&self.out)
@@ -236,6 +235,20 @@ cdef class Connection:
     cdef _forget(self):
         self.transport = self.write = self.unsent = None
         self.rest = b""
+
+
+cdef int _send_all(list connections) except -1:
+    """Send what each of them has; the fault of one is told when all the others have had theirs."""
+    cdef Connection connection
+    fault = None
+    for connection in connections:
+        try:
+            connection.send()
+        except Exception as error:
+            fault = error
+    if fault is not None:
+        raise fault
+    return 0
 
 
 cdef int _take(Connection self, bytes data) except -1:

@@ -77,14 +77,13 @@ class Shared:
             sent += 1
         # What is sent may bring in the next request, whose answer then stands at the end of the list.
         ready, self._unsaved = self._unsaved[:sent], self._unsaved[sent:]
-        for connection in ready:
-            connection._send()
+        _send_all(ready)
 
     def unsaved_are_lost(self, response: bytes) -> None:
         lost, self._unsaved = self._unsaved, []
         for connection in lost:
             connection._unsent, connection._rest, connection._ended = response, b"", True
-            connection._send()
+        _send_all(lost)
 
     @property
     def connections(self) -> set[Any]:
@@ -299,3 +298,15 @@ class Connection:
         general.data_received(data)
         if self._ended:
             general.eof_received()
+
+
+def _send_all(connections: list[Any]) -> None:
+    """Send what each of them has; the fault of one is told when all the others have had theirs."""
+    fault = None
+    for connection in connections:
+        try:
+            connection._send()
+        except Exception as error:
+            fault = error
+    if fault is not None:
+        raise fault

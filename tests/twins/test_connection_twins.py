@@ -201,6 +201,27 @@ def test_both_do_the_same_where_answers_are_recorded(pair: tuple[Any, Any], seed
     assert lost or written.count(b"Shikaku-Receipt: 3-") == runs[0].shared.answered
 
 
+@pytest.mark.parametrize("form", [connection, connection_py])
+def test_the_fault_of_one_connection_keeps_no_answer_from_others(form: ModuleType, pair: tuple[Any, Any]) -> None:
+    run = Run(form, ledger=pair[form is connection_py])
+    others = [form.Connection(run.shared, lambda: General(run.log)) for _ in range(3)]
+    logs: list[list[Any]] = [[], [], []]
+    for one, log in zip(others, logs, strict=True):
+        one.connection_made(Transport(log, False))
+        one.data_received(streams.request(b"{}"))
+
+    def broken(data: bytes) -> None:
+        raise RuntimeError("a fault")
+
+    others[1].connection_made(transport := Transport([], False))
+    transport.write = broken  # type: ignore[method-assign]
+    others[1].connection_made(transport)
+    with pytest.raises(RuntimeError, match="a fault"):
+        run.shared.saved(run.ledger.entries)
+    assert [len(log) for log in logs] == [1, 0, 1]
+    run.connection.close()
+
+
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
     """Two ledgers, one of each form; what is recorded in them is never asked to be written."""
