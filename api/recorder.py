@@ -100,6 +100,13 @@ class Recorder:
         self._thread.shutdown()
         self._appender.close()
 
+    def finish(self) -> None:
+        """As `close`. Raises AuditUnavailableError if something could not be written."""
+        self.close()
+        durable, failure = self.ledger.settle()
+        if failure or durable < self.ledger.entries:
+            raise _unavailable()
+
     # --- recording --------------------------------------------------------------------------------------------------
 
     def record_quick(self, way: quick.Quick, body: bytes, mark: bytes) -> bytes:

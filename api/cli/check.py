@@ -98,9 +98,10 @@ def answer_from_server(config: Config, body: bytes) -> Any:
 
 
 def answer_locally(config: Config, body: bytes) -> Any:
-    """Ask store and index in this process."""
+    """Ask store and index in this process. What is answered is recorded all the same."""
     import msgspec
 
+    from api.recorder import open_recorder
     from api.wire import reading, writing
     from engine import keys
     from engine.clock import Clock
@@ -112,8 +113,13 @@ def answer_locally(config: Config, body: bytes) -> Any:
         verifier = Verifier(index, store, secrets, clock)
         reader = reading.Reader(policy=config.inquiry_check_digits, today=clock.today, insurer=verifier.insurer)
         mark, inquiry = reader.inquiry(body)
-        answer = writing.Writer(insurer=verifier.insurer).answer(inquiry, verifier.check(inquiry), mark)
-        return msgspec.json.decode(answer)
+        answer = verifier.check(inquiry)
+        told = writing.Writer(insurer=verifier.insurer).answer(inquiry, answer, mark)
+        recorder = open_recorder(config, secrets, verifier)
+        if recorder is not None:
+            recorder.record(inquiry, answer, told, b"")
+            recorder.finish()
+        return msgspec.json.decode(told)
     finally:
         index.close()
         store.close()

@@ -18,13 +18,17 @@ import pytest
 
 from api import recorder as recorders
 from api.app import RECORDER
+from api.cli.people import today_in_japan
 from api.handlers import receipts
 from engine.audit import notes, receipt
 from engine.audit.entry import Entry, Flags, Kind, decode
 from engine.audit.log import LogReader
 from engine.errors import AuditReceiptError
+from engine.records import VERDICT_CODES
+from loadtest import population
 from tests.support import api
 from tests.support.api import INSTITUTION, ISSUER, MY_NUMBER, NOW_MS, Served
+from tests.support.processes import make_store, remove_index, shikaku
 
 LINES = {"Content-Type": "application/x-ndjson"}
 BOTH = pytest.mark.parametrize("port", ["check", "general"])
@@ -276,3 +280,22 @@ def test_a_receipt_that_is_not_signed_yet_is_waited_for(served: Served, monkeypa
     monkeypatch.setattr(receipts, "WAIT_SECONDS", 10)
     threading.Timer(0.3, served.check.loop.call_soon_threadsafe, [served.check.app[RECORDER].tend]).start()
     assert served.check.send("GET", f"/v1/receipts/{name}").status == 200
+
+
+# --- without a server -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_without_a_server_is_recorded_too(tmp_path: Path) -> None:
+    config = make_store(tmp_path)
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps(population.personas(today_in_japan())[0]["request"]))
+    named = ("--data", config.data_dir, "--key", config.key_file)
+    try:
+        answer = shikaku("check", "--local", "--request", asked, "--json", *named)
+        assert answer.returncode == 0, answer.stderr
+        with LogReader(config.audit_dir / "0") as log:
+            entry = decode(log.entry(0))
+            assert log.size == 1 and entry.verdict == VERDICT_CODES[json.loads(answer.stdout)["verdict"]]
+            assert notes.parse_checkpoint(notes.parse(log.checkpoint() or b"").text).size == 1
+    finally:
+        remove_index(config.data_dir, config.key_file)
