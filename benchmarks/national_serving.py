@@ -44,7 +44,9 @@ SPOTS = 200
 class Recorder(Protocol):
     """Keeps figures."""
 
-    def add(self, name: str, value: float | int | str, bound: str = "") -> None: ...
+    def add(
+        self, name: str, value: float | int | str, *, at_most: float | None = None, at_least: float | None = None
+    ) -> None: ...
 
 
 # --- building -----------------------------------------------------------------------------------------------------
@@ -66,7 +68,7 @@ def measure_build(store: StoreWriter, index: IndexWriter, figures: Recorder) -> 
         began = time.monotonic()
         table.add(holders, packed)
         figures.add("build from arrays, keys", table.count)
-        figures.add("build from arrays, M keys/s", table.count / (time.monotonic() - began) / 1e6, ">= 6")
+        figures.add("build from arrays, M keys/s", table.count / (time.monotonic() - began) / 1e6, at_least=6)
     finally:
         table.discard()
 
@@ -84,7 +86,7 @@ def measure(config: Config, nation: Nation, count: int, figures: Recorder, *, ke
     settle(config)
     with served(config, asked[0]) as (server, seconds):
         figures.add("start to first right answer, warm, s", seconds)
-        figures.add("start to first right answer beside interpreter start, warm, s", seconds - baseline, "<= 0.5")
+        figures.add("start to first right answer beside interpreter start, warm, s", seconds - baseline, at_most=0.5)
         wrong = ask_all(server, asked, figures)
         measure_memory(config, server, figures)
         measure_restart(config, server, asked[0], figures)
@@ -93,7 +95,7 @@ def measure(config: Config, nation: Nation, count: int, figures: Recorder, *, ke
     settle(config)
     if not keep_caches and drop_caches():
         with served(config, asked[0]) as (server, seconds):
-            figures.add("start to first right answer, disk cache dropped, s", seconds, "<= 2 beside interpreter start")
+            figures.add("start to first right answer, disk cache dropped, s", seconds, at_most=2 + baseline)
         settle(config)
     wrong += measure_memory_verdicts(config, asked, figures)
     measure_find(config, figures)
@@ -186,14 +188,14 @@ def ask_all(server: Server, asked: list[Asked], figures: Recorder) -> int:
         figures.add(f"checks over HTTP, {name}, p50, ms", statistics.median(taken))
         figures.add(f"checks over HTTP, {name}, p99, ms", taken[len(taken) * 99 // 100])
     figures.add("checks asked over HTTP", 2 * len(asked))
-    figures.add("wrong answers over HTTP", wrong, "0")
+    figures.add("wrong answers over HTTP", wrong, at_most=0)
     return wrong
 
 
 def measure_memory(config: Config, server: Server, figures: Recorder) -> None:
     """What a worker holds in memory that is neither the index nor the store."""
     figures.add(
-        "memory of a worker beside the shared mappings, MB", max(map(_own_bytes, server.workers())) / 1e6, "<= 60"
+        "memory of a worker beside the shared mappings, MB", max(map(_own_bytes, server.workers())) / 1e6, at_most=60
     )
 
 
@@ -216,7 +218,7 @@ def measure_restart(config: Config, server: Server, first: Asked, figures: Recor
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     answered_first(server.port, first, server.process)
-    figures.add("killed workers to the next right answer, s", time.monotonic() - began, "<= 1")
+    figures.add("killed workers to the next right answer, s", time.monotonic() - began, at_most=1)
 
 
 def settle(config: Config) -> None:
@@ -276,7 +278,7 @@ def measure_memory_verdicts(config: Config, asked: list[Asked], figures: Recorde
             read += store.reads > before
             wrong += (decision.verdict, decision.reason) != (verdict, reason)
     figures.add("verdicts decided from memory, %", 100 * (1 - read / len(asked)))
-    figures.add("wrong verdicts from memory", wrong, "0")
+    figures.add("wrong verdicts from memory", wrong, at_most=0)
     return wrong
 
 
@@ -285,7 +287,7 @@ def measure_find(config: Config, figures: Recorder) -> None:
     with opened(config) as (store, index):
         digests, hashes = some_keys(store)
         few = digests[:200] * (len(digests) // 200)
-        figures.add("find, one call each, fresh keys, us", _find_us(index, digests), "<= 0.6")
+        figures.add("find, one call each, fresh keys, us", _find_us(index, digests), at_most=0.6)
         figures.add("find, one call each, 200 keys again and again, us", _find_us(index, few))
         began = time.monotonic()
         counts, _ = index.find_many(hashes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from benchmarks import national
 
 ROOT = Path(__file__).parents[2]
 FIGURES = (
@@ -31,7 +34,11 @@ def test_a_village_goes_all_the_way(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "--ask", "200", "--keep-caches"], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    # A busy machine may miss bounds of time; that is told with a line for each, and by the exit code.
+    missed = [line for line in done.stdout.splitlines() if line.startswith("missed: ")]
+    assert done.returncode == (3 if missed else 0), done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == f"bounds missed: {len(missed)}"
+    assert not [line for line in missed if "wrong" in line or "bytes a key" in line]
     found = json.loads((tmp_path / "run" / "national.json").read_text("utf-8"))
     assert found["people"] == 4000 and found["rows"] > 4400
     assert found["wrong answers over HTTP"] == found["wrong verdicts from memory"] == 0
@@ -39,6 +46,23 @@ def test_a_village_goes_all_the_way(tmp_path: Path) -> None:
     assert "| keys |" in done.stdout
     # Nothing is left that takes room.
     assert not (tmp_path / "run" / "data").exists() and not list((tmp_path / "run").glob("*.csv"))
+
+
+def test_bounds_that_are_missed_are_told_and_fail_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker with 60.7 MB against 60 was printed beside its bound, and the run ended as if all were well."""
+    figures = national.Figures(tmp_path / "national.json")
+    figures.add("of no bound", 7)
+    figures.add("most", 60.0, at_most=60)
+    figures.add("least", 6, at_least=6)
+    assert figures.missed == [] and national.verdict(0, figures) == 0
+    figures.add("memory, MB", 60.7, at_most=60)
+    figures.add("rate", 5.9, at_least=6)
+    figures.add("no number", math.nan, at_most=1)
+    assert [line.partition(":")[0] for line in figures.missed] == ["memory, MB", "rate", "no number"]
+    assert national.verdict(0, figures) == 3 and national.verdict(1, figures) == 1
+    national.print_table(figures)
+    said = capsys.readouterr().out
+    assert "missed: memory, MB: 60.700   (bound: <= 60)" in said and said.endswith("bounds missed: 3\n")
 
 
 def test_a_disk_without_room_is_told_before_anything_is_done(tmp_path: Path) -> None:
