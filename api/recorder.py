@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Final, Literal
 
 from api.wire.native import PURPOSES
@@ -214,6 +215,15 @@ class Recorder:
         self._failed = False
         self._durable = self.ledger.entries
         log.warning("the audit log is written again")
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """What ext/many records by itself: that it could not is an AuditUnavailableError here, too."""
+    try:
+        yield
+    except OSError:
+        raise _unavailable() from None
 
 
 def _unavailable() -> AuditUnavailableError:

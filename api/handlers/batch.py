@@ -34,7 +34,7 @@ from api.handlers.http import (
     require_length,
     require_media_type,
 )
-from api.recorder import Recorder, purpose_code
+from api.recorder import Recorder, purpose_code, told_plainly
 from api.wire import reading, writing
 from api.wire.outline import BatchOutline
 from engine import clock, days, limits
@@ -114,7 +114,8 @@ class Batches:
             if not context.warnings and days.AS_OF_MIN <= context.as_of <= days.AS_OF_MAX:
                 await self._warm(self._many.cold_items, outline.body, outline.items, position, context.as_of)
             async with self._turnstile.slice() as until:
-                part, position = self._answer_items(outline, context, position, until, mark)
+                with told_plainly():
+                    part, position = self._answer_items(outline, context, position, until, mark)
             await out.write(part)
         await out.write(b"]}" if outline.items else b'{"items":[]}')
         await out.end()
@@ -185,7 +186,8 @@ class Batches:
                     if way is self._whole:
                         await self._warm(lines.cold_keys, self._many)
                     async with self._turnstile.slice() as until:
-                        part = self._answer_lines(lines, until, mark, way)
+                        with told_plainly():
+                            part = self._answer_lines(lines, until, mark, way)
                     if part:
                         await out.write(part)
                 if lines.given > limits.BATCH_LINES_MAX:
