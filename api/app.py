@@ -15,7 +15,8 @@ from aiohttp import hdrs, web
 
 from api import openapi, problems
 from api.commit import Commits
-from api.handlers import checks, insurers, pages
+from api.gate import Keeper
+from api.handlers import checks, insurers, pages, tokens
 from api.handlers.batch import Batches
 from api.handlers.http import Desk, Handler, Switch
 from api.handlers.receipts import Receipts
@@ -35,6 +36,10 @@ _DESK: Final = web.AppKey("desk", Desk)
 _LANE: Final = web.AppKey("lane", Lane)
 RECORDER: Final = web.AppKey("recorder", Recorder)
 """Where answers are recorded, if they are."""
+KEEPER: Final = web.AppKey("keeper", Keeper)
+"""Who may ask, if that is asked."""
+_HERE: Final = web.AppKey("here", object)
+"""Whether a Host header names this machine."""
 _HOT: Final = web.AppKey("hot", object)
 """The handler of checks, for connections that find it without the router."""
 
@@ -44,15 +49,27 @@ LINGERING_SECONDS: Final = 2.0
 Route = tuple[str, str, Handler]
 
 
-def check_app(verifier: Verifier, config: Config, recorder: Recorder | None = None) -> web.Application:
-    """The application of a check worker. Every answer is recorded, if there is somewhere to."""
+def check_app(
+    verifier: Verifier, config: Config, recorder: Recorder | None = None, keeper: Keeper | None = None
+) -> web.Application:
+    """The application of a check worker. Every answer is recorded, if there is somewhere to.
+
+    Args: keeper: who may ask; it must be given if callers are to be known.
+    """
+    if (keeper is None) is not (config.callers == "open"):
+        raise ValueError("known callers need their keeper")
     switch = Switch()
     desk = Desk(switch)
     today = Clock(config.clock_fixed_ms).today
     reader = reading.Reader(policy=config.inquiry_check_digits, today=today, insurer=verifier.insurer)
     writer = writing.Writer(insurer=verifier.insurer)
     answerer = checks.Answerer(
-        verifier, reader, writer, looks_first=verifier.looks_first(config.cold_reads), recorder=recorder
+        verifier,
+        reader,
+        writer,
+        looks_first=verifier.looks_first(config.cold_reads),
+        recorder=recorder,
+        gate=None if keeper is None else keeper.gate,
     )
     check = checks.check(desk, answerer)
     routes: list[Route] = [
@@ -64,18 +81,38 @@ def check_app(verifier: Verifier, config: Config, recorder: Recorder | None = No
     if config.audit != "off":
         receipts = Receipts(desk, config.audit_dir)
         routes.append(("GET", "/v1/receipts/{id}", receipts.handle))
+    if keeper is not None:
+        routes += [
+            ("POST", "/token", tokens.token(desk, keeper)),
+            ("GET", "/.well-known/smart-configuration", tokens.configuration(desk, keeper)),
+        ]
     routes = [(method, path, _without_parameters(handler)) for method, path, handler in routes]
     app = _application(desk, switch, routes, "check")
     app[_HOT] = check
     if config.audit != "off":
         app.on_cleanup.append(_closed(receipts))
+    here = app[_HERE] = hosts_of(config)
+    if keeper is not None:
+        _keep(app, desk, keeper, recorder)
     if recorder is not None:
         app[RECORDER] = recorder
         app.on_startup.append(_started(recorder))
         app.on_cleanup.append(_closed(recorder))
     if config.express_lane:
-        app[_LANE] = Lane(desk, answerer, is_this_host)
+        app[_LANE] = Lane(desk, answerer, here)
     return app
+
+
+def _keep(app: web.Application, desk: Desk, keeper: Keeper, recorder: Recorder | None) -> None:
+    """Have requests admitted, and what is odd about callers recorded."""
+    app[KEEPER], desk.gate = keeper, keeper.gate
+    if recorder is not None:
+        keeper.on_guessing = lambda caller: recorder.event(caller, b"guessing")
+
+    async def close(app: web.Application) -> None:
+        keeper.close()
+
+    app.on_cleanup.append(close)
 
 
 def _started(recorder: Recorder) -> Callable[[web.Application], Awaitable[None]]:
@@ -210,7 +247,9 @@ class _Server(web.Server):
         handler: Any = server.request_handler
         if _HOT in app:
             handler = _shortcut(app[_HOT], handler)
-        handler = _for_this_host(app[_DESK], handler)
+        if KEEPER in app:
+            handler = _for_callers(app[KEEPER], app[_DESK], handler)
+        handler = _for_this_host(app[_DESK], handler, app.get(_HERE, is_this_host))
         super().__init__(handler, request_factory=server.request_factory, **settings)
         self._desk = app[_DESK]
         self._settings = settings
@@ -252,10 +291,27 @@ def _shortcut(hot: Any, routed: Any) -> Any:
     return handle
 
 
-def _for_this_host(desk: Desk, handler: Any) -> Any:
+def _for_callers(keeper: Keeper, desk: Desk, handler: Any) -> Any:
+    """Let in who may ask; all others get a problem."""
+
+    async def refuse(request: web.BaseRequest, error: Exception) -> web.StreamResponse:
+        return desk.problem(request, error)
+
+    def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        try:
+            keeper.admit(request)
+        except Exception as error:
+            return refuse(request, error)
+        found: Awaitable[web.StreamResponse] = handler(request)
+        return found
+
+    return handle
+
+
+def _for_this_host(desk: Desk, handler: Any, is_here: Any) -> Any:
     """Answer only what is addressed to this machine by name.
 
-    Callers are not authenticated: a page that has its own name resolved to 127.0.0.1 must not reach them through a
+    Where callers are not known, a page that has its own name resolved to 127.0.0.1 must not reach them through a
     browser.
     """
 
@@ -263,7 +319,7 @@ def _for_this_host(desk: Desk, handler: Any) -> Any:
         return desk.problem(request, problems.HostError("this is not the host asked for", field="Host"))
 
     def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        here = is_this_host(request.headers.get(hdrs.HOST))
+        here = is_here(request.headers.get(hdrs.HOST))
         found: Awaitable[web.StreamResponse] = handler(request) if here else refuse(request)
         return found
 
@@ -274,6 +330,23 @@ def _for_this_host(desk: Desk, handler: Any) -> Any:
 def is_this_host(given: str | None) -> bool:
     """Whether a Host header names this machine."""
     return given is not None and _THIS_HOST.fullmatch(given) is not None
+
+
+def hosts_of(config: Config) -> Callable[[str | None], bool]:
+    """Whether a Host header names this machine: the loopback, or what the settings call it."""
+    names = {config.host if ":" not in config.host else f"[{config.host}]"}
+    if config.public_url is not None:
+        names.add(config.public_url.partition("://")[2].lower())
+    names |= {re.sub(r":[0-9]+$", "", name) for name in names if not name.endswith("]")}
+    if config.is_on_the_loopback and config.public_url is None:
+        return is_this_host
+
+    def is_here(given: str | None) -> bool:
+        if is_this_host(given):
+            return True
+        return given is not None and (given.lower() in names or re.sub(r":[0-9]{1,5}$", "", given.lower()) in names)
+
+    return is_here
 
 
 _THIS_HOST: Final = re.compile(r"(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]{1,5})?", re.IGNORECASE | re.ASCII)

@@ -46,6 +46,7 @@ class Lane(lanes.Shared):
             _soon if answerer.cold is None else answerer.cold.warm,
             prefix=secrets.token_hex(6).encode(),
             body_bytes_max=limits.CHECK_BODY_BYTES_MAX,
+            gate=answerer.gate,
             **_recording(answerer.recorder),
         )
         self._recorder = answerer.recorder

@@ -11,13 +11,14 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from api import advice, problems
-from api.handlers import pages
+from api import examples, problems
+from api.handlers import pages, tokens
 from api.wire import native, registration
 from engine import limits
+from engine.callers import Scope
 from engine.ingest import columns
 from engine.ingest.rows import Op
-from engine.records import Reason, Verdict
+from engine.records import Verdict
 
 Port = Literal["check", "registry"]
 Json = dict[str, Any]
@@ -30,6 +31,10 @@ _CHECK_TYPES: Final = (
     native.BatchAnswer,
     registration.InsurerView,
     registration.InsurerList,
+    tokens.TokenRequest,
+    tokens.TokenAnswer,
+    tokens.OAuthError,
+    tokens.SmartConfiguration,
     problems.Problem,
 )
 _REGISTRY_TYPES: Final = (
@@ -41,106 +46,6 @@ _REGISTRY_TYPES: Final = (
     registration.Receipt,
     problems.Problem,
 )
-
-_CARD: Final = {
-    "insurer_number": "01130012",
-    "symbol": "1234",
-    "number": "1987654",
-    "branch": "01",
-    "birth_date": "2000-01-02",
-}
-_CHECK_EXAMPLE: Final = {
-    "institution": "1311111114",
-    "as_of": "2026-11-23",
-    "purpose": "treatment",
-    "card": _CARD,
-    "consent": {"limit_certificate": True},
-}
-_CERTIFICATE_EXAMPLE: Final = {
-    "institution": "1311111114",
-    "certificate": {"issuer": "CN=JPKI,C=JP", "serial": "0F3A"},
-}
-_QUALIFICATION_EXAMPLE: Final = {
-    "insurer_number": "01130012",
-    "insurer_name": "全国健康保険協会東京都支部",
-    "symbol": "1234",
-    "number": "1987654",
-    "branch": "01",
-    "relation": "self",
-    "name": "見本 太郎",
-    "name_kana": "ミホン タロウ",
-    "sex": "male",
-    "birth_date": "2000-01-02",
-    "gained_on": "2023-04-01",
-    "lost_on": None,
-    "loss_reason": None,
-    "insured_name": "見本 太郎",
-    "name_other": None,
-    "name_other_kana": None,
-    "postcode": "100-0001",
-    "address": "東京都千代田区千代田１番１号",
-    "card_class": "01",
-    "card_issued_on": "2023-04-10",
-    "card_valid_from": "2023-04-01",
-    "card_valid_to": None,
-    "copay_ratio": "030",
-    "preschool": False,
-    "elderly_certificate": None,
-    "limit_certificate": None,
-    "specific_diseases": None,
-}
-_ANSWER_EXAMPLE: Final[Json] = {
-    "verdict": "VALID",
-    "reason": None,
-    "as_of": "2026-11-23",
-    "qualification": _QUALIFICATION_EXAMPLE,
-    "advice": {"ja": advice.VALID.ja, "en": advice.VALID.en},
-    "data_version": 123456,
-    "insurer_fresh_at": "2026-11-23T08:00:00+09:00",
-    "notes": [],
-    "warnings": [],
-    "certificate": None,
-}
-_UNKNOWN_EXAMPLE: Final = {
-    **_ANSWER_EXAMPLE,
-    "verdict": "NOT_FOUND",
-    "reason": "unknown_card",
-    "qualification": None,
-    "advice": {"ja": advice.REASONS[Reason.UNKNOWN_CARD].ja, "en": advice.REASONS[Reason.UNKNOWN_CARD].en},
-}
-_BATCH_EXAMPLE: Final = {
-    "institution": "1311111114",
-    "as_of": "2026-11-23",
-    "items": [{"id": "a1", "card": _CARD}, {"id": "a2", "certificate": _CERTIFICATE_EXAMPLE["certificate"]}],
-}
-_OPERATION_EXAMPLE: Final = {
-    "op": "new",
-    "insurer_number": "06139992",
-    "symbol": "55",
-    "number": "2",
-    "branch": "00",
-    "birth_date": "1992-05-01",
-    "name": "見本 二郎",
-    "name_kana": "ミホン ジロウ",
-    "sex": 1,
-    "relation": 1,
-    "gained_on": "2026-04-01",
-}
-"""Sent from the page as it is, it must not change what the sample data have."""
-_STATE_EXAMPLE: Final = {name: value for name, value in _OPERATION_EXAMPLE.items() if name != "op"}
-_CSV_EXAMPLE: Final = (
-    "op,insurer_number,symbol,number,branch,birth_date,name,name_kana,sex,relation,gained_on\r\n"
-    "new,06139992,55,3,00,1994-06-01,見本 三郎,ミホン サブロウ,1,1,2026-04-01\r\n"
-)
-_INSURER_EXAMPLE: Final = {
-    "number": "06139992",
-    "name": "見本健康保険組合",
-    "name_kana": None,
-    "twelve_digit_numbers": False,
-    "fresh_at": "2026-11-23T08:00:00+09:00",
-    "feed_as_of": "2026-11-22",
-    "feed_number": 321,
-}
 
 
 @cache
@@ -166,7 +71,7 @@ def document(port: str) -> bytes:
             "servers": [{"url": "/"}],
             "tags": _TAGS[port],
             "paths": {**paths, **_common_paths()},
-            "components": {"schemas": schemas},
+            "components": {"schemas": schemas, **({"securitySchemes": _SCHEMES} if port == "check" else {})},
         }
     )
 
@@ -187,6 +92,7 @@ _TAGS: Final = {
     "check": [
         {"name": "eligibility", "description": "資格確認 · Checks"},
         {"name": "insurers", "description": "保険者 · Insurers and how fresh their data is"},
+        {"name": "callers", "description": "呼び出し元の認証 · Who may ask"},
         {"name": "service", "description": "稼働状況 · The service itself"},
     ],
     "registry": [
@@ -268,6 +174,57 @@ _NUMBER: Final = {
 _LENGTHS: Final = (408, 411, 413, 415)
 
 
+# --- callers --------------------------------------------------------------------------------------------------------
+
+_SCOPES: Final = {Scope.CHECK: "POST check", Scope.BATCH: "POST batch", Scope.INSURERS: "GET insurers"}
+_SCHEMES: Final = {
+    "token": {
+        "type": "oauth2",
+        "description": "SMART Backend Services: a token of 300 s for a signed assertion (docs/SECURITY.md)",
+        "flows": {
+            "clientCredentials": {
+                "tokenUrl": "/token",
+                "scopes": {str(scope): _SCOPES[scope] for scope in Scope},
+            }
+        },
+    },
+    "certificate": {"type": "mutualTLS", "description": "A client certificate of the register of callers"},
+}
+_CALLER_ERRORS: Final = (401, 403, 429)
+
+
+def _security(scope: Scope) -> list[Json]:
+    """Any one of these; the last is for servers that answer everybody on the loopback (`callers = open`)."""
+    return [{"token": [str(scope)]}, {"certificate": []}, {}]
+
+
+def _caller_paths() -> Json:
+    token = _operation(
+        "callers",
+        "getToken",
+        "アクセストークンを取得する · Get an access token",
+        "登録した公開鍵に対応する秘密鍵で署名した JWT（RS384 または ES384）で、5分間有効なトークンを取得します。"
+        "`callers = known` のサーバーだけにあります。\n\n"
+        "A token that is good for five minutes, for a JWT signed with a registered key (RS384 or ES384); servers with"
+        " `callers = known` only. iss and sub are the client's id, aud is this URL, exp is at most five minutes ahead,"
+        " and a jti is taken once. A token asked for over mutual TLS is bound to the certificate.",
+        answer=_content("application/json", "TokenAnswer"),
+        errors=(401, *_LENGTHS, 417, 421),
+        requestBody=_body(_content(tokens.FORM, "TokenRequest")),
+    )
+    for status in ("400", "401"):
+        token["responses"][status]["content"] |= _content("application/json", "OAuthError")
+    smart = _operation(
+        "callers",
+        "smartConfiguration",
+        "トークンの取得方法 · How to get a token",
+        "トークンエンドポイントと、使える署名方式・scope。\n\n"
+        "The token endpoint, and which signatures and scopes it knows.",
+        answer=_content("application/json", "SmartConfiguration"),
+    )
+    return {"/token": {"post": token}, "/.well-known/smart-configuration": {"get": smart}}
+
+
 # --- the check port -------------------------------------------------------------------------------------------------
 
 
@@ -283,11 +240,17 @@ def _check_paths() -> Json:
         " "
         + ", ".join(f"`{verdict}`" for verdict in Verdict)
         + ". Every verdict but `VALID` has a reason, and advice that the front desk can follow.",
-        answer=_content("application/json", "CheckAnswer", valid=_ANSWER_EXAMPLE, unknown=_UNKNOWN_EXAMPLE),
-        errors=(*_LENGTHS, 417, 503),
+        answer=_content("application/json", "CheckAnswer", valid=examples.ANSWER, unknown=examples.UNKNOWN),
+        errors=(*_LENGTHS, *_CALLER_ERRORS, 417, 503),
         parameters=[_REQUEST_ID],
+        security=_security(Scope.CHECK),
         requestBody=_body(
-            _content("application/json", "CheckRequest", card=_CHECK_EXAMPLE, certificate=_CERTIFICATE_EXAMPLE)
+            _content(
+                "application/json",
+                "CheckRequest",
+                card=examples.CHECK,
+                certificate=examples.CERTIFICATE,
+            )
         ),
     )
     check["responses"]["200"]["headers"] = {"Shikaku-Receipt": _RECEIPT}
@@ -302,24 +265,27 @@ def _check_paths() -> Json:
         f" line out, in the same order, up to {limits.BATCH_LINES_MAX:,} lines in one request. Answers are sent while"
         " inquiries are still coming: read while you write. An item that cannot be asked becomes an error in its place"
         " and never fails the batch. With `Accept: text/csv` a line of NDJSON gets only `verdict,reason,receipt`.",
-        answer=_content("application/json", "BatchAnswer", answers={"items": [{"id": "a1", **_ANSWER_EXAMPLE}]})
+        answer=_content("application/json", "BatchAnswer", answers={"items": [{"id": "a1", **examples.ANSWER}]})
         | {"application/x-ndjson": both}
         | {
             "text/csv": {"schema": {"type": "string"}, "example": "VALID,,0-12345\nINVALID,insurance_changed,0-12346\n"}
         },
-        errors=(*_LENGTHS, 417, 503),
+        errors=(*_LENGTHS, *_CALLER_ERRORS, 417, 503),
         parameters=[_REQUEST_ID],
+        security=_security(Scope.BATCH),
         requestBody=_body(
-            _content("application/json", "BatchRequest", batch=_BATCH_EXAMPLE)
-            | _content("application/x-ndjson", "CheckRequest", line={"id": "a1", **_CHECK_EXAMPLE})
+            _content("application/json", "BatchRequest", batch=examples.BATCH)
+            | _content("application/x-ndjson", "CheckRequest", line={"id": "a1", **examples.CHECK})
         ),
     )
+    read = {"security": _security(Scope.INSURERS)}
     return {
         "/v1/eligibility/check": {"post": check},
         "/v1/eligibility/batch": {"post": batch},
-        "/v1/receipts/{id}": {"get": _get_receipt()},
-        "/v1/insurers": {"get": _list_insurers()},
-        "/v1/insurers/{number}": {"get": _get_insurer()},
+        "/v1/receipts/{id}": {"get": _get_receipt() | {"security": [{"token": []}, {"certificate": []}, {}]}},
+        "/v1/insurers": {"get": _list_insurers(*_CALLER_ERRORS) | read},
+        "/v1/insurers/{number}": {"get": _get_insurer(*_CALLER_ERRORS) | read},
+        **_caller_paths(),
     }
 
 
@@ -332,12 +298,12 @@ def _get_receipt() -> Json:
         "\n\nThe proof that an answer was recorded, as a `c2sp.org/tlog-proof@v1` text. Anybody who has the log's"
         " public key can verify it offline (`shikaku receipt verify`). It is there about a second after the answer.",
         answer={"text/plain": {"schema": {"type": "string"}}},
-        errors=(404, 406, 503),
+        errors=(404, 406, *_CALLER_ERRORS, 503),
         parameters=[_RECEIPT_ID],
     )
 
 
-def _list_insurers() -> Json:
+def _list_insurers(*errors: int) -> Json:
     return _operation(
         "insurers",
         "listInsurers",
@@ -345,11 +311,12 @@ def _list_insurers() -> Json:
         "登録済みの全保険者と、それぞれの最新の登録時刻。\n\n"
         "All registered insurers, and when the last feed of each took"
         " effect.",
-        answer=_content("application/json", "InsurerList", insurers={"insurers": [_INSURER_EXAMPLE]}),
+        answer=_content("application/json", "InsurerList", insurers={"insurers": [examples.INSURER]}),
+        errors=errors,
     )
 
 
-def _get_insurer() -> Json:
+def _get_insurer(*errors: int) -> Json:
     return _operation(
         "insurers",
         "getInsurer",
@@ -357,8 +324,8 @@ def _get_insurer() -> Json:
         "最新の登録がいつ反映され、いつ時点の内容か。\n\n"
         "When its last feed took effect, and for which day that was drawn"
         " up.",
-        answer=_content("application/json", "InsurerView", insurer=_INSURER_EXAMPLE),
-        errors=(404,),
+        answer=_content("application/json", "InsurerView", insurer=examples.INSURER),
+        errors=(404, *errors),
         parameters=[_NUMBER],
     )
 
@@ -386,7 +353,7 @@ def _put_insurer() -> Json:
         "保険者を登録します。登録済みなら名称と設定を変えます。\n\n"
         "Registers the insurer, or changes its name and setting; its freshness"
         " stays.",
-        answer=_content("application/json", "InsurerView", insurer=_INSURER_EXAMPLE),
+        answer=_content("application/json", "InsurerView", insurer=examples.INSURER),
         errors=(404, *_LENGTHS, 503, 507),
         parameters=[_NUMBER],
         requestBody=_body(_content("application/json", "InsurerRequest", insurer={"name": "見本健康保険組合"})),
@@ -408,7 +375,7 @@ def _post_operations() -> Json:
         errors=_WRITE_ERRORS,
         parameters=[_NUMBER],
         requestBody=_body(
-            _content("application/json", "DeltaRequest", operations={"operations": [_OPERATION_EXAMPLE]})
+            _content("application/json", "DeltaRequest", operations={"operations": [examples.OPERATION]})
         ),
     )
 
@@ -424,14 +391,14 @@ def _put_qualifications() -> Json:
         errors=_WRITE_ERRORS,
         parameters=[_NUMBER],
         requestBody=_body(
-            _content("application/json", "StateRequest", qualifications={"qualifications": [_STATE_EXAMPLE]})
+            _content("application/json", "StateRequest", qualifications={"qualifications": [examples.STATE]})
         ),
     )
 
 
 def _feed(name: str, summary: str, parameters: list[Json]) -> Json:
-    csv = {"schema": {"type": "string"}, "examples": {"csv": {"value": _CSV_EXAMPLE}}}
-    ndjson = {"schema": _ref("Operation"), "examples": {"line": {"value": _OPERATION_EXAMPLE}}}
+    csv = {"schema": {"type": "string"}, "examples": {"csv": {"value": examples.CSV}}}
+    ndjson = {"schema": _ref("Operation"), "examples": {"line": {"value": examples.OPERATION}}}
     return _operation(
         "registration",
         name,

@@ -7,25 +7,35 @@ members that vary (`detail`, `field`, `errors`) come from errors whose contract 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from html import escape
 from typing import ClassVar, Final
 
 import msgspec
 
+from api.wording import (
+    AUDIT_INPUT,
+    CALL_VENDOR,
+    CHECK_INPUT,
+    INSURER_FILE,
+    OPERATOR,
+    VENDOR_AUDIT,
+    VENDOR_FEED,
+    VENDOR_FIELD,
+    VENDOR_OPERATOR,
+    VENDOR_RETRY,
+    VENDOR_SCHEMA,
+    WAIT,
+    challenge,
+    entry,
+)
+from api.wording import Advice as Advice
+from api.wording import Entry as Entry
 from engine import errors
 from engine.errors import InputError, PushbackError, ShikakuError
 from engine.ingest.rows import Report, RowError
 from engine.limits import BODY_BYTES_PER_SECOND_MIN
 
 MEDIA_TYPE: Final = "application/problem+json"
-
-
-class Advice(msgspec.Struct, frozen=True):
-    """What to do next, in Japanese and in English."""
-
-    ja: str
-    en: str
 
 
 class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -48,15 +58,6 @@ class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
     error_count: int | None = None
     errors: list[RowError] | None = None
     """The first of them: row, column, code and kind of value of each, never the value."""
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One row of the table: what is said of every error of one class."""
-
-    status: int
-    title: Advice
-    advice: Advice
-    vendor: Advice
 
 
 # --- errors of the HTTP exchange itself -----------------------------------------------------------------------------
@@ -144,85 +145,31 @@ class UnexpectedError(ShikakuError):
 
 # --- the table ------------------------------------------------------------------------------------------------------
 
-_CALL_VENDOR = Advice(
-    "システムの送信内容に問題があります。この画面の表示を控えて、システムの保守窓口にご連絡ください。",
-    "The system sent something that cannot be read. Note what is shown here and call your system's support.",
-)
-_CHECK_INPUT = Advice(
-    "表示された項目を、資格確認書などと照らし合わせて入力し直してください。",
-    "Compare the field shown with the patient's document and enter it again.",
-)
 _KIB_MIN = BODY_BYTES_PER_SECOND_MIN // 1024
-_WAIT = Advice(
-    "ただいま混み合っています。少し待ってから、もう一度お試しください。",
-    "The service is busy. Wait a moment and try again.",
-)
-_AUDIT_INPUT = Advice(
-    "監査記録・受領証・検証鍵の内容が正しくありません。受け取ったままのファイルかどうかを確かめてください。",
-    "The audit record, receipt or verifier key is not right. Check that the file is as it was received.",
-)
-_VENDOR_AUDIT = Advice(
-    "形式は docs/AUDIT.md にあります。field が位置を示します。",
-    "docs/AUDIT.md has the formats. `field` is the place.",
-)
-_OPERATOR = Advice(
-    "資格確認のサービスに障害が起きています。時間をおいて、もう一度お試しください。お急ぎの場合は、"
-    "資格確認書などの券面で確認してください。",
-    "The service is disturbed. Try again later; in urgent cases go by the patient's document.",
-)
-_INSURER_FILE = Advice(
-    "登録は行われていません。表示された内容を直して、もう一度送ってください。",
-    "Nothing was registered. Correct what is shown and send it again.",
-)
-_VENDOR_OPERATOR = Advice(
-    "呼び出し側の誤りではありません。間隔をあけて再試行し、続く場合は code と X-Request-ID を添えて、"
-    "運営者へ連絡してください。",
-    "Not the caller's fault. Retry with growing pauses; if it stays, tell the operator the code and the X-Request-ID.",
-)
-_VENDOR_SCHEMA = Advice(
-    "/openapi.json の定義と照らし合わせてください。知らないメンバーは受け付けません。field が位置を示します。",
-    "Compare with /openapi.json. Unknown members are refused. `field` is the place.",
-)
-_VENDOR_FIELD = Advice(
-    "field の値の形を /openapi.json で確認し、送信前に検査してください。値は応答にもログにも残りません。",
-    "Look up the form of `field` in /openapi.json and check before sending. The value is in no answer and no log.",
-)
-_VENDOR_RETRY = Advice(
-    "Retry-After の時間だけ待ってから、同じ要求をそのまま送り直してください。",
-    "Wait for the time in Retry-After, then send the same request again.",
-)
-_VENDOR_FEED = Advice(
-    "errors の row・column・code を見て直してください。ファイルは全件登録か、何も登録しないかのどちらかです。",
-    "Go by row, column and code in `errors`. A file is applied whole or not at all.",
-)
-
-
-def _entry(status: int, ja: str, en: str, advice: Advice, vendor: Advice) -> Entry:
-    return Entry(status, Advice(ja, en), advice, vendor)
 
 
 TABLE: Final[dict[type[ShikakuError], Entry]] = {
     # the content of a request
-    errors.MalformedError: _entry(
+    errors.MalformedError: entry(
         400,
         "内容を読み取れません",
         "The body cannot be read",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice(
             "本文が正しい JSON（UTF-8）か確認してください。",
             "Check that the body is well-formed JSON, encoded in UTF-8.",
         ),
     ),
-    errors.WrongTypeError: _entry(
+    errors.WrongTypeError: entry(
         400,
         "項目が足りないか、型または名前が違います",
         "A member is missing, unknown or of the wrong type",
-        _CALL_VENDOR,
-        _VENDOR_SCHEMA,
+        CALL_VENDOR,
+        VENDOR_SCHEMA,
     ),
-    errors.FormatError: _entry(400, "項目の形式が違います", "A value has the wrong form", _CHECK_INPUT, _VENDOR_FIELD),
-    errors.TooLongError: _entry(400, "項目の値が長すぎます", "A value is too long", _CHECK_INPUT, _VENDOR_FIELD),
-    errors.CheckDigitError: _entry(
+    errors.FormatError: entry(400, "項目の形式が違います", "A value has the wrong form", CHECK_INPUT, VENDOR_FIELD),
+    errors.TooLongError: entry(400, "項目の値が長すぎます", "A value is too long", CHECK_INPUT, VENDOR_FIELD),
+    errors.CheckDigitError: entry(
         400,
         "検証番号が合いません",
         "A check digit does not fit",
@@ -230,9 +177,9 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
             "番号の読み間違い・打ち間違いの可能性があります。表示された項目を、もう一度入力してください。",
             "A digit was probably misread or mistyped. Enter the field shown again.",
         ),
-        _VENDOR_FIELD,
+        VENDOR_FIELD,
     ),
-    errors.DateError: _entry(
+    errors.DateError: entry(
         400,
         "日付が正しくありません",
         "A date does not exist or is out of range",
@@ -246,7 +193,7 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
             "Dates are YYYY-MM-DD; as_of may lie between 1920-01-02 and 2099-06-03.",
         ),
     ),
-    errors.MyNumberError: _entry(
+    errors.MyNumberError: entry(
         400,
         "マイナンバー（個人番号）は受け付けません",
         "A My Number (個人番号) is not accepted",
@@ -262,68 +209,68 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
             " 12 digits is exempted by its registration.",
         ),
     ),
-    errors.InquiryShapeError: _entry(
+    errors.InquiryShapeError: entry(
         400,
         "照会の方法が一つに決まりません",
         "An inquiry needs exactly one of card and certificate",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice(
             "card（記号・番号）か certificate（証明書）の、どちらか一方だけを送ってください。",
             "Send either `card` or `certificate`, not both and not neither.",
         ),
     ),
-    errors.BodyTooLargeError: _entry(
+    errors.BodyTooLargeError: entry(
         413,
         "送信内容が大きすぎます",
         "The body, a line or a batch is over its limit",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice(
             "上限は detail にあります。大量の照会は NDJSON（application/x-ndjson）で送ってください。",
             "The bound is in `detail`. Send large batches as NDJSON (application/x-ndjson).",
         ),
     ),
     # feeds
-    errors.FeedHeaderError: _entry(
+    errors.FeedHeaderError: entry(
         422,
         "見出し行が正しくありません",
         "The header row is wrong",
-        _INSURER_FILE,
+        INSURER_FILE,
         Advice(
             "1行目に列名が要ります。列名の一覧は /docs にあります。",
             "The first line names the columns; /docs lists them.",
         ),
     ),
-    errors.FeedEncodingError: _entry(
+    errors.FeedEncodingError: entry(
         422,
         "文字コードが指定と違います",
         "The file is not in the declared encoding",
-        _INSURER_FILE,
+        INSURER_FILE,
         Advice(
             "encoding=utf-8 または encoding=cp932 を、ファイルに合わせて指定してください。",
             "Give encoding=utf-8 or encoding=cp932, whichever the file is in.",
         ),
     ),
-    errors.FeedTruncatedError: _entry(
+    errors.FeedTruncatedError: entry(
         422,
         "ファイルが途中で終わっています",
         "The file ends in the middle of a row",
-        _INSURER_FILE,
+        INSURER_FILE,
         Advice("転送が最後まで終わったか確認してください。", "Check that the transfer was complete."),
     ),
-    errors.FeedRowsError: _entry(
-        422, "登録できない行があります", "Rows of the feed are wrong; nothing was applied", _INSURER_FILE, _VENDOR_FEED
+    errors.FeedRowsError: entry(
+        422, "登録できない行があります", "Rows of the feed are wrong; nothing was applied", INSURER_FILE, VENDOR_FEED
     ),
-    errors.FeedNumberError: _entry(
+    errors.FeedNumberError: entry(
         409,
         "連番が合いません",
         "The feed number was used before by other content, or goes backwards",
-        _INSURER_FILE,
+        INSURER_FILE,
         Advice(
             "feed_number は保険者ごとに増えていく番号です。最後の番号は GET /v1/insurers/{number} にあります。",
             "feed_number grows with every feed of an insurer; GET /v1/insurers/{number} tells the last one.",
         ),
     ),
-    errors.InsurerUnknownError: _entry(
+    errors.InsurerUnknownError: entry(
         404,
         "この保険者は登録されていません",
         "The insurer is not registered here",
@@ -336,201 +283,248 @@ TABLE: Final[dict[type[ShikakuError], Entry]] = {
             "Register the insurer first with PUT /v1/insurers/{number}.",
         ),
     ),
-    errors.InsurerMismatchError: _entry(
+    errors.InsurerMismatchError: entry(
         403,
         "ほかの保険者の資格は登録できません",
         "An insurer may write only for itself",
-        _INSURER_FILE,
+        INSURER_FILE,
         Advice(
             "URL の保険者番号と、内容の insurer_number をそろえてください。",
             "The insurer number in the URL and in the content must be the same.",
         ),
     ),
+    # callers
+    errors.CallerInputError: entry(
+        400, "登録内容の形式が違います", "A caller's entry has the wrong form", OPERATOR, VENDOR_OPERATOR
+    ),
+    errors.CallerExistsError: entry(
+        409, "すでに登録されています", "It is in the register of callers already", OPERATOR, VENDOR_OPERATOR
+    ),
+    errors.CallerMissingError: entry(
+        404, "登録されていません", "It is not in the register of callers", OPERATOR, VENDOR_OPERATOR
+    ),
+    errors.CallerUnknownError: entry(
+        401,
+        "呼び出し元を確認できません",
+        "The request does not prove who asks",
+        CALL_VENDOR,
+        Advice(
+            "アクセストークンかクライアント証明書が要ります。トークンの期限は5分です。"
+            "/.well-known/smart-configuration のトークンエンドポイントで、新しく取得してください。",
+            "An access token or a client certificate is needed. Tokens are good for five minutes: get a new one at the"
+            " token endpoint named in /.well-known/smart-configuration.",
+        ),
+    ),
+    errors.CallerScopeError: entry(
+        403,
+        "この操作は許可されていません",
+        "The caller may not do this",
+        CALL_VENDOR,
+        Advice(
+            "トークンの scope と、登録された権限を確認してください。",
+            "Check the scope of the token, and what the caller is registered for.",
+        ),
+    ),
+    errors.CallerMismatchError: entry(
+        403,
+        "ほかの機関の名前では照会できません",
+        "An institution may ask in its own name only",
+        CALL_VENDOR,
+        Advice(
+            "institution には、トークンまたは証明書の機関コードを入れてください。",
+            "`institution` must be the code of the institution whose token or certificate is shown.",
+        ),
+    ),
+    errors.CallerRateError: entry(
+        429, "照会が多すぎます", "The caller asks more often than it may", WAIT, VENDOR_RETRY
+    ),
+    errors.CallerGuessingError: entry(
+        429,
+        "該当者のない照会が多すぎます",
+        "Too many inquiries were about nobody",
+        CHECK_INPUT,
+        Advice(
+            "Retry-After の時間だけ待ってください。入力や変換の誤りで該当なしが続いていないか、確認してください。",
+            "Wait for the time in Retry-After, and find out why so many inquiries name nobody: a fault in entry or"
+            " conversion is the usual cause.",
+        ),
+    ),
     # later
-    errors.WriterBusyError: _entry(503, "登録が混み合っています", "The writer is busy", _WAIT, _VENDOR_RETRY),
-    errors.AuditUnavailableError: _entry(503, "記録できません", "Nothing can be recorded", _OPERATOR, _VENDOR_RETRY),
-    errors.StartingError: _entry(503, "起動中です", "The process is starting", _WAIT, _VENDOR_RETRY),
+    errors.WriterBusyError: entry(503, "登録が混み合っています", "The writer is busy", WAIT, VENDOR_RETRY),
+    errors.AuditUnavailableError: entry(503, "記録できません", "Nothing can be recorded", OPERATOR, VENDOR_RETRY),
+    errors.StartingError: entry(503, "起動中です", "The process is starting", WAIT, VENDOR_RETRY),
     # the operator
     # the audit log
-    errors.AuditEntryError: _entry(
+    errors.AuditEntryError: entry(
         422,
         "監査記録の項目が正しくありません",
         "An entry of the audit log has not its form",
-        _AUDIT_INPUT,
-        _VENDOR_AUDIT,
+        AUDIT_INPUT,
+        VENDOR_AUDIT,
     ),
-    errors.AuditNoteError: _entry(
-        400, "署名付き文書を読み取れません", "A signed note or a key has not its form", _AUDIT_INPUT, _VENDOR_AUDIT
+    errors.AuditNoteError: entry(
+        400, "署名付き文書を読み取れません", "A signed note or a key has not its form", AUDIT_INPUT, VENDOR_AUDIT
     ),
-    errors.AuditReceiptError: _entry(
-        422, "受領証が正しくありません", "A receipt does not prove what it should", _AUDIT_INPUT, _VENDOR_AUDIT
+    errors.AuditReceiptError: entry(
+        422, "受領証が正しくありません", "A receipt does not prove what it should", AUDIT_INPUT, VENDOR_AUDIT
     ),
-    errors.ReceiptUnknownError: _entry(404, "その受領証はありません", "No such receipt", _AUDIT_INPUT, _VENDOR_AUDIT),
-    errors.AuditProofError: _entry(
-        422, "証明が合いません", "A Merkle proof does not lead to its root", _AUDIT_INPUT, _VENDOR_AUDIT
+    errors.ReceiptUnknownError: entry(404, "その受領証はありません", "No such receipt", AUDIT_INPUT, VENDOR_AUDIT),
+    errors.AuditProofError: entry(
+        422, "証明が合いません", "A Merkle proof does not lead to its root", AUDIT_INPUT, VENDOR_AUDIT
     ),
-    errors.AuditRangeError: _entry(
-        404, "監査記録の範囲の外です", "An index or a size lies outside the audit log", _AUDIT_INPUT, _VENDOR_AUDIT
+    errors.AuditRangeError: entry(
+        404, "監査記録の範囲の外です", "An index or a size lies outside the audit log", AUDIT_INPUT, VENDOR_AUDIT
     ),
-    errors.AuditSignatureError: _entry(
-        403, "必要な署名がないか、合いません", "A signature is missing or does not fit", _AUDIT_INPUT, _VENDOR_AUDIT
+    errors.AuditSignatureError: entry(
+        403, "必要な署名がないか、合いません", "A signature is missing or does not fit", AUDIT_INPUT, VENDOR_AUDIT
     ),
-    errors.AuditMissingError: _entry(503, "監査記録がありません", "No audit log here", _OPERATOR, _VENDOR_OPERATOR),
-    errors.AuditLockedError: _entry(
-        503, "監査記録が使用中です", "Another process writes this audit log", _OPERATOR, _VENDOR_OPERATOR
+    errors.AuditMissingError: entry(503, "監査記録がありません", "No audit log here", OPERATOR, VENDOR_OPERATOR),
+    errors.AuditLockedError: entry(
+        503, "監査記録が使用中です", "Another process writes this audit log", OPERATOR, VENDOR_OPERATOR
     ),
-    errors.AuditKeyError: _entry(
-        500, "署名鍵がないか、違います", "A signing key is missing or another one", _OPERATOR, _VENDOR_OPERATOR
+    errors.AuditKeyError: entry(
+        500, "署名鍵がないか、違います", "A signing key is missing or another one", OPERATOR, VENDOR_OPERATOR
     ),
-    errors.AuditDamagedError: _entry(
-        500, "監査記録が壊れています", "An audit log is not what was signed", _OPERATOR, _VENDOR_OPERATOR
+    errors.AuditDamagedError: entry(
+        500, "監査記録が壊れています", "An audit log is not what was signed", OPERATOR, VENDOR_OPERATOR
     ),
-    errors.StoreFullError: _entry(
-        507, "保存領域が足りません", "The disk or the store is full; nothing was applied", _OPERATOR, _VENDOR_OPERATOR
+    errors.StoreFullError: entry(
+        507, "保存領域が足りません", "The disk or the store is full; nothing was applied", OPERATOR, VENDOR_OPERATOR
     ),
-    errors.StoreVersionError: _entry(
-        500, "データの版が違います", "The store was written by another version", _OPERATOR, _VENDOR_OPERATOR
+    errors.StoreVersionError: entry(
+        500, "データの版が違います", "The store was written by another version", OPERATOR, VENDOR_OPERATOR
     ),
-    errors.StoreMissingError: _entry(500, "データがありません", "There is no store", _OPERATOR, _VENDOR_OPERATOR),
-    errors.StoreLockedError: _entry(
-        503, "データは別の処理が使用中です", "Another process is the writer of the store", _OPERATOR, _VENDOR_OPERATOR
+    errors.StoreMissingError: entry(500, "データがありません", "There is no store", OPERATOR, VENDOR_OPERATOR),
+    errors.StoreLockedError: entry(
+        503, "データは別の処理が使用中です", "Another process is the writer of the store", OPERATOR, VENDOR_OPERATOR
     ),
-    errors.StorePoisonedError: _entry(
+    errors.StorePoisonedError: entry(
         503,
         "書き込みを復旧しています",
         "An earlier write failed; the writer is being recovered",
-        _WAIT,
-        _VENDOR_OPERATOR,
+        WAIT,
+        VENDOR_OPERATOR,
     ),
-    errors.KeyMissingError: _entry(500, "鍵がありません", "The master key is missing", _OPERATOR, _VENDOR_OPERATOR),
-    errors.KeyMismatchError: _entry(
-        500, "鍵がデータと合いません", "The master key does not fit the store", _OPERATOR, _VENDOR_OPERATOR
+    errors.KeyMissingError: entry(500, "鍵がありません", "The master key is missing", OPERATOR, VENDOR_OPERATOR),
+    errors.KeyMismatchError: entry(
+        500, "鍵がデータと合いません", "The master key does not fit the store", OPERATOR, VENDOR_OPERATOR
     ),
-    errors.IndexSpaceError: _entry(
-        507, "メモリが足りません", "There is not enough memory for the index", _OPERATOR, _VENDOR_OPERATOR
+    errors.IndexSpaceError: entry(
+        507, "メモリが足りません", "There is not enough memory for the index", OPERATOR, VENDOR_OPERATOR
     ),
-    errors.ConfigError: _entry(500, "設定に誤りがあります", "A setting is wrong", _OPERATOR, _VENDOR_OPERATOR),
-    errors.IndexCorruptError: _entry(
-        503, "索引が壊れています", "The index is damaged and is being rebuilt", _OPERATOR, _VENDOR_OPERATOR
+    errors.ConfigError: entry(500, "設定に誤りがあります", "A setting is wrong", OPERATOR, VENDOR_OPERATOR),
+    errors.IndexCorruptError: entry(
+        503, "索引が壊れています", "The index is damaged and is being rebuilt", OPERATOR, VENDOR_OPERATOR
     ),
-    errors.RecordCorruptError: _entry(
-        503, "記録が壊れています", "A stored record cannot be read", _OPERATOR, _VENDOR_OPERATOR
+    errors.RecordCorruptError: entry(
+        503, "記録が壊れています", "A stored record cannot be read", OPERATOR, VENDOR_OPERATOR
     ),
     # HTTP
-    ProtocolError: _entry(
+    ProtocolError: entry(
         400,
         "HTTP として読み取れません",
         "The request is not readable as HTTP/1.1",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice(
             "要求行・ヘッダー・本文の長さを確認してください。接続は閉じられました。",
             "Check the request line, the headers and the length of the body. The connection was closed.",
         ),
     ),
-    NotFoundError: _entry(
+    NotFoundError: entry(
         404,
         "この場所には何もありません",
         "There is nothing at this path",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice("使える場所の一覧は /openapi.json にあります。", "All paths are listed in /openapi.json."),
     ),
-    MethodError: _entry(
+    MethodError: entry(
         405,
         "このメソッドは使えません",
         "The method is not allowed here",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice("使えるメソッドは Allow ヘッダーにあります。", "The Allow header lists the methods."),
     ),
-    NotAcceptableError: _entry(
+    NotAcceptableError: entry(
         406,
         "求められた形式では応答できません",
         "No acceptable media type can be produced",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice(
             "Accept に application/json（NDJSON では application/x-ndjson）を含めてください。",
             "Include application/json (for NDJSON: application/x-ndjson) in Accept.",
         ),
     ),
-    ReadTimeoutError: _entry(
+    ReadTimeoutError: entry(
         408,
         "本文が届きませんでした",
         "The body did not arrive in time",
-        _WAIT,
+        WAIT,
         Advice(
             "本文は続けて送ってください。Content-Length が実際より長いと、この応答になります。",
             "Send the body without pauses. A Content-Length larger than the body leads here, too.",
         ),
     ),
-    SlowBodyError: _entry(
+    SlowBodyError: entry(
         408,
         "本文の届くのが遅すぎます",
         "The body arrives too slowly",
-        _WAIT,
+        WAIT,
         Advice(
             f"毎秒 {_KIB_MIN} KiB より速く送ってください。"
             "ファイルは、送る側で作り終えてから送るか、小さく分けてください。",
             f"Send faster than {_KIB_MIN} KiB a second. Finish a file before sending it, or send it in smaller ones.",
         ),
     ),
-    LengthRequiredError: _entry(
+    LengthRequiredError: entry(
         411,
         "本文の長さがわかりません",
         "The length of the body is missing",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice(
             "Content-Length を付けるか、chunked で送ってください。",
             "Give a Content-Length, or send the body chunked.",
         ),
     ),
-    MediaTypeError: _entry(
+    MediaTypeError: entry(
         415,
         "本文の形式が違います",
         "The media type of the body is not supported",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice(
             "Content-Type と文字コード（UTF-8）を確認し、本文は圧縮せずに送ってください。",
             "Check Content-Type and its charset (UTF-8), and send the body uncompressed.",
         ),
     ),
-    ExpectationError: _entry(
+    ExpectationError: entry(
         417,
         "Expect ヘッダーに対応できません",
         "The Expect header cannot be met",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice("使えるのは 100-continue だけです。", "Only 100-continue is known."),
     ),
-    ParameterError: _entry(
+    ParameterError: entry(
         400,
         "URL のパラメーターが正しくありません",
         "A parameter of the URL is unknown, repeated or out of range",
-        _CALL_VENDOR,
-        _VENDOR_SCHEMA,
+        CALL_VENDOR,
+        VENDOR_SCHEMA,
     ),
-    HostError: _entry(
+    HostError: entry(
         421,
         "あて先のホストが違います",
         "The request is for another host",
-        _CALL_VENDOR,
+        CALL_VENDOR,
         Advice(
             "同じ端末から、127.0.0.1・[::1]・localhost のいずれかをあて先にして送ってください。",
             "Send it from the same machine, to 127.0.0.1, [::1] or localhost.",
         ),
     ),
-    UnexpectedError: _entry(
-        500, "処理中に問題が起きました", "The request could not be handled", _OPERATOR, _VENDOR_OPERATOR
+    UnexpectedError: entry(
+        500, "処理中に問題が起きました", "The request could not be handled", OPERATOR, VENDOR_OPERATOR
     ),
 }
 
 _UNEXPECTED = UnexpectedError("something unexpected happened while the request was handled")
-
-
-def leaves(base: type[ShikakuError] = ShikakuError) -> Iterator[type[ShikakuError]]:
-    """Every error class below `base` that has no subclass of its own."""
-    for child in base.__subclasses__():
-        if child.__subclasses__():
-            yield from leaves(child)
-        else:
-            yield child
 
 
 def lookup(error: BaseException) -> tuple[ShikakuError, Entry]:
@@ -567,8 +561,10 @@ def problem(error: BaseException) -> Problem:
 def headers(error: BaseException, found: Problem) -> dict[str, str]:
     """HTTP headers that go with a problem: Retry-After in whole seconds, rounded up, and what the error asks for."""
     extra = dict(error.headers) if isinstance(error, HttpError) else {}
-    if found.status == 503:
+    if found.status in (429, 503):
         extra["Retry-After"] = str(-(-(found.retry_after_ms or 1000) // 1000))
+    if isinstance(error, errors.CallerUnknownError | errors.CallerScopeError):
+        extra["WWW-Authenticate"] = challenge(found.code, found.field)
     return extra
 
 

@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from api.wire.native import PURPOSES
 from engine.audit.appender import Appender
+from engine.audit.entry import NO_HASH, NO_VERDICT, Kind
 from engine.audit.notes import Signer
 from engine.config import Config
 from engine.errors import AuditUnavailableError, ShikakuError
@@ -141,6 +142,29 @@ class Recorder:
             raise _unavailable() from None
         self.want()
         return self.ledger.name(index)
+
+    def event(self, caller: bytes, what: bytes) -> None:
+        """Record that something happened, beside the answers.
+
+        Args: what: its name, whose digest is recorded.
+        """
+        try:
+            self.ledger.append(
+                kind=int(Kind.EVENT),
+                purpose=0,
+                verdict=NO_VERDICT,
+                flags=0,
+                as_of=None,
+                version=0,
+                caller=caller,
+                inquiry=NO_HASH,
+                person=None,
+                body=what,
+                mark=b"event-" + what,
+            )
+        except OSError:
+            raise _unavailable() from None
+        self.want()
 
     def want(self) -> None:
         """Have what was recorded written, when everybody whose turn is now had it."""

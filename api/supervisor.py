@@ -82,7 +82,7 @@ class Supervisor:
         self._started_at_ms = clock.Clock().now_ms()
         self._lock = hold_lock(config.data_dir)
         check_socket = listen(config.host, config.port)
-        registry_socket = listen(config.host, config.registry_port_or_next)
+        registry_socket = listen(config.registry_host, config.registry_port_or_next)
         self._registry = Post("registry", registry, registry_socket)
         self._workers = [Post(f"worker-{n}", worker, check_socket) for n in range(1, config.worker_count + 1)]
         self._leaving: dict[int, Post] = {}
@@ -103,10 +103,15 @@ class Supervisor:
 
     def addresses(self) -> dict[str, str]:
         """Where checks and the registry are reached."""
-        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
-        ports = {"checks": self._workers[0].listener, "registry": self._registry.listener}
-        schemes = {"checks": "http" if self._config.tls_certificate is None else "https", "registry": "http"}
-        return {name: f"{schemes[name]}://{host}:{listener.getsockname()[1]}" for name, listener in ports.items()}
+        scheme = "http" if self._config.tls_certificate is None else "https"
+        ports = {
+            "checks": (scheme, self._config.host, self._workers[0].listener),
+            "registry": ("http", self._config.registry_host, self._registry.listener),
+        }
+        return {
+            name: f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+            for name, (scheme, host, listener) in ports.items()
+        }
 
     def run(self) -> Exit:
         """Start everything and watch it until SIGTERM or SIGINT, then drain. Returns the exit code."""

@@ -25,7 +25,7 @@ def server_context(config: Config) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["http/1.1"])
     _show(context, config.tls_certificate, config.tls_key)
     if config.tls_client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_REQUIRED if config.tls_client == "required" else ssl.CERT_OPTIONAL
         _trust(context, "tls_client_ca", config.tls_client_ca)
     return context
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from api.app import check_app
 from api.exits import Exit
+from api.gate import open_keeper
 from api.recorder import open_recorder
 from api.serving import Service
 from engine.clock import Clock
@@ -38,7 +39,8 @@ def run(
     index = _wait_for_index(config, keys, store)
     verifier = Verifier(index, store, keys, Clock(config.clock_fixed_ms))
     recorder = open_recorder(config, keys, verifier)
-    app = check_app(verifier, config, recorder)
+    keeper = open_keeper(config, keys, index_directory(config, store.store_id) / "callers")
+    app = check_app(verifier, config, recorder, keeper)
 
     def follow() -> None:
         """Notice an index that was deleted by hand and made anew; all other changes are seen by every search."""
@@ -46,6 +48,8 @@ def run(
             index.refresh()
         if recorder is not None:
             recorder.tend()
+        if keeper is not None:
+            keeper.tend()
 
     return Service(app, listener, name, config.drain_seconds, each_second=follow, tls=tls).serve(ready)
 

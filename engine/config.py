@@ -10,13 +10,14 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from engine.errors import ConfigError
 
 CheckDigitPolicy = Literal["warn", "error"]
+LOOPBACK: Final = ("127.0.0.1", "::1")
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -29,8 +30,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The master key; keep it outside data_dir."""
     index_dir: Path | None = None
     """Where the live index is mapped; None: a folder on /dev/shm named after the store and its data folder's path."""
-    host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
-    """Callers are not authenticated yet, so only the loopback can be chosen."""
+    host: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z.:-]{1,253}$")] = "127.0.0.1"
+    """Where checks are listened for: the loopback, or with known callers and TLS another address. The registry stays on
+    the loopback."""
     port: Port = 8443
     """Checks; the registry listens on registry_port, or port + 1."""
     registry_port: Port | None = None
@@ -56,6 +58,24 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Its private key (PEM)."""
     tls_client_ca: Path | None = None
     """Who signs the clients' certificates (PEM); None: clients need none."""
+    tls_client: Literal["required", "optional"] = "required"
+    """With tls_client_ca: whether clients without a certificate are let in too, to show a token."""
+    tls_client_crl: Path | None = None
+    """The authority's list of revoked certificates (PEM or DER); read again when it changes."""
+    callers: Literal["open", "known"] = "open"
+    """`known`: only callers of the register are answered (docs/SECURITY.md). `open`: everybody on the loopback is."""
+    public_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[0-9A-Za-z.\[\]:-]{1,253}$")] | None = None
+    """How callers reach the check port; None: by its address on the loopback."""
+    sandbox: bool = False
+    """Whether API keys are taken for tokens: for trying things out, never with people's data."""
+    rate_per_second: Annotated[float, msgspec.Meta(ge=0.01, le=1_000_000)] = 100.0
+    """Inquiries that one caller may make in the long run, on this machine."""
+    rate_burst: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 5_000
+    """Inquiries that it may make at once."""
+    misses_per_hour: Annotated[float, msgspec.Meta(ge=1, le=1_000_000)] = 600.0
+    """Inquiries about nobody that one caller may make in the long run."""
+    misses_burst: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 300
+    """And at once."""
     cold_reads: Literal["auto", "always", "never"] = "auto"
     """Whether checks look first if a record is in memory, and let others go on while it is read from the disk. `auto`:
     if the store is larger than half of the memory."""
@@ -81,6 +101,26 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def snapshot_file(self) -> Path:
         """The index as last saved to disk."""
         return self.data_dir / "index.snapshot"
+
+    @property
+    def callers_dir(self) -> Path:
+        """The register of callers."""
+        return self.data_dir / "callers"
+
+    @property
+    def is_on_the_loopback(self) -> bool:
+        """Whether nobody else than this machine reaches the check port."""
+        return self.host in LOOPBACK
+
+    @property
+    def reached_at(self) -> str:
+        """The address at which this machine itself reaches the check port."""
+        return {"0.0.0.0": LOOPBACK[0], "::": LOOPBACK[1]}.get(self.host, self.host)
+
+    @property
+    def registry_host(self) -> str:
+        """The registry is the operator's: it never leaves the loopback."""
+        return self.host if self.is_on_the_loopback else LOOPBACK[0]
 
     @property
     def audit_dir(self) -> Path:
@@ -119,9 +159,28 @@ def load(file: Path | None = None, *, environ: Mapping[str, str] | None = None, 
             given[name] = value
     given.update({name: value for name, value in overrides.items() if value is not None})
     try:
-        return msgspec.convert(given, Config, strict=False, dec_hook=_decode)
+        found = msgspec.convert(given, Config, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(f"a setting is unknown or out of range: {error}") from None
+    _require_consistent(found)
+    return found
+
+
+def _require_consistent(config: Config) -> None:
+    """What no setting can be judged for alone."""
+    if not config.is_on_the_loopback:
+        if config.callers != "known":
+            raise ConfigError("another host than the loopback needs callers = known", field="host")
+        if config.tls_certificate is None:
+            raise ConfigError("another host than the loopback needs tls_certificate and tls_key", field="host")
+        if config.public_url is None:
+            raise ConfigError("another host than the loopback needs public_url", field="host")
+    if config.tls_client_crl is not None and config.tls_client_ca is None:
+        raise ConfigError("this needs tls_client_ca, whose list it is", field="tls_client_crl")
+    if config.tls_client == "optional" and config.callers != "known":
+        raise ConfigError("clients without a certificate need callers = known", field="tls_client")
+    if config.sandbox and not config.is_on_the_loopback:
+        raise ConfigError("a sandbox is for the loopback", field="sandbox")
 
 
 def _decode(wanted: type, value: object) -> object:

@@ -147,6 +147,24 @@ class InsurerUnknownError(InputError):
     code = "insurer.unknown"
 
 
+class CallerInputError(InputError):
+    """What the register of callers is to be told has not its form; `field` names what."""
+
+    code = "caller.input"
+
+
+class CallerExistsError(InputError):
+    """A caller, key or certificate like this is in the register already."""
+
+    code = "caller.exists"
+
+
+class CallerMissingError(InputError):
+    """No such caller, key or certificate is in the register."""
+
+    code = "caller.missing"
+
+
 class AuditEntryError(InputError):
     """Bytes are no entry of the audit log, or a member does not fit into one; `field` names the member."""
 
@@ -198,6 +216,24 @@ class AuditSignatureError(RefusedError):
     code = "audit.signature"
 
 
+class CallerUnknownError(RefusedError):
+    """The request does not prove who asks: no token or certificate, or none that is good any more."""
+
+    code = "caller.unknown"
+
+
+class CallerScopeError(RefusedError):
+    """The caller is known, and may not do this."""
+
+    code = "caller.scope"
+
+
+class CallerMismatchError(RefusedError):
+    """An institution asks in the name of another."""
+
+    code = "caller.mismatch"
+
+
 # --- the caller, later --------------------------------------------------------------------------------------
 
 
@@ -205,6 +241,18 @@ class WriterBusyError(PushbackError):
     """The writer's queue is full, or another import is under way."""
 
     code = "registry.busy"
+
+
+class CallerRateError(PushbackError):
+    """The caller asks more often than it may."""
+
+    code = "caller.rate"
+
+
+class CallerGuessingError(PushbackError):
+    """Too many of the caller's inquiries were about nobody: it may be trying out identifiers."""
+
+    code = "caller.guessing"
 
 
 class AuditUnavailableError(PushbackError):

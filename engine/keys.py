@@ -29,7 +29,15 @@ card_message = canon.card_message
 class Keys:
     """All keys of one store, derived from one master secret of 32 bytes."""
 
-    __slots__ = ("audit_inquiry_key", "audit_person_key", "index_key", "institution_code_key", "key_id")
+    __slots__ = (
+        "access_token_key",
+        "api_key_key",
+        "audit_inquiry_key",
+        "audit_person_key",
+        "index_key",
+        "institution_code_key",
+        "key_id",
+    )
 
     def __init__(self, master: bytes) -> None:
         if len(master) != MASTER_BYTES:
@@ -38,6 +46,8 @@ class Keys:
         self.audit_inquiry_key = derive(master, b"audit inquiry")[: keyhash.KEY_BYTES]
         self.audit_person_key = derive(master, b"audit person")[: keyhash.KEY_BYTES]
         self.institution_code_key = derive(master, b"institution code")[: keyhash.KEY_BYTES]
+        self.access_token_key = derive(master, b"access token")
+        self.api_key_key = derive(master, b"api key")
         self.key_id = hashlib.blake2b(self.index_key, digest_size=8, person=b"shikaku.keyid").digest()
 
     def card_hash(self, insurer_number: str, birth_date: int, symbol_key: str, number_key: str) -> bytes:

@@ -8,6 +8,7 @@ bounds. The names below are all that other packages may use, as `from ext import
     canon     canonical form of identifiers, for plain ASCII
     connection  a connection of the express lane; alone of all these it has a state, and calls what it was handed
     frame     the outline of a JSON text: where its members and elements begin and end
+    grants    tokens that were found good, and the buckets that all workers share
     keyhash   keyed 128-bit hash of identifiers
     lane      the frame of a canonical check request among the bytes of a connection
     leaves    pages of an LMDB file in the order of the file, for whoever reads everything
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import ext.canon as canon
     import ext.connection as connection
     import ext.frame as frame
+    import ext.grants as grants
     import ext.keyhash as keyhash
     import ext.lane as lane
     import ext.leaves as leaves
@@ -52,6 +54,7 @@ __all__ = [
     "canon",
     "connection",
     "frame",
+    "grants",
     "keyhash",
     "lane",
     "leaves",

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, final
 
+from ext.grants import Gate, Grant
 from ext.ledger import Ledger
 from ext.quick import Quick
 
@@ -22,8 +23,8 @@ class Shared:
 
     Args:
         quick: asked first, if there is one.
-        careful: the answer to the check in `data[start:stop]` of a request with this mark, if `quick` has none; may
-            raise. It is recorded by then.
+        careful: the answer to the check in `data[start:stop]` of a request with this mark and this caller, if `quick`
+            has none; may raise. It is recorded by then, and a miss is counted.
         head: the head of an answer up to the value of X-Request-ID; None while the process stops.
         mark: what goes back for an X-Request-ID that is not plainly harmless.
         is_this_host: whether a Host header names this machine.
@@ -34,12 +35,14 @@ class Shared:
         ledger: where every answer is recorded; answers then name their receipt.
         recorded: called when something was, so that somebody has it written.
         waits: whether answers wait for `saved`.
+        gate: who may ask; None: everybody may. Then only what the caller's token or certificate allows is answered, in
+            its own name, while its buckets are not empty; all else is left to the general server.
     """
 
     def __init__(
         self,
         quick: Quick | None,
-        careful: Callable[[bytes, int, int, bytes], bytes],
+        careful: Callable[[bytes, int, int, bytes, Grant | None], bytes],
         head: Callable[[], bytes | None],
         mark: Callable[[bytes], bytes],
         is_this_host: Callable[[str], bool],
@@ -51,6 +54,7 @@ class Shared:
         ledger: Ledger | None = None,
         recorded: Callable[[], object] | None = None,
         waits: bool = True,
+        gate: Gate | None = None,
     ) -> None: ...
     def saved(self, durable: int) -> None:
         """Send the answers whose records are among the first so many entries of the log."""

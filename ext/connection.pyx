@@ -3,15 +3,16 @@ from collections import Counter
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp
 
+from ext.grants cimport CODE_BYTES, MOST_LIMIT_BYTES, Gate, Grant
 from ext.growing cimport Growing, discard, reserve
 from ext.ledger cimport MOST_NAME_BYTES, Ledger
 from ext.lane cimport Span as Request
 from ext.lane cimport (
-    BODY_LATE, BODY_SIZE, DRAINING, HOST, LENGTH_BYTES, MARK, MOST_BODY_BYTES, NONE, REFUSED, Head, append,
-    read_head, write_digits,
+    BODY_LATE, BODY_SIZE, DRAINING, HOST, LENGTH_BYTES, MARK, MOST_BODY_BYTES, NONE, REFUSED, TOKEN, Head,
+    append, read_head, write_digits,
 )
 from ext.ordinary cimport MOST_ANSWER_BYTES
 from ext.quick cimport COLD, Quick
@@ -75,6 +76,7 @@ cdef class Shared:
     cdef Ledger ledger          # what is recorded of every answer, if it is
     cdef list unsaved           # connections whose answers wait for that
     cdef object recorded        # told whenever something was
+    cdef Gate gate              # who may ask, if that is asked
     cdef bint waits             # whether answers wait until that is on the disk
 
     def __cinit__(self):
@@ -82,8 +84,10 @@ cdef class Shared:
 
     def __init__(
         self, quick, careful, head, mark, is_this_host, soon, warm, *, prefix, body_bytes_max, ledger=None,
-        recorded=None, waits=True
+        recorded=None, waits=True, gate=None
     ):
+        if not (gate is None or isinstance(gate, Gate)):
+            raise TypeError(f"gate must be Gate, not {type(gate).__name__}")
         if not (ledger is None or isinstance(ledger, Ledger)):
             raise TypeError(f"ledger must be Ledger, not {type(ledger).__name__}")
         if quick is not None and not isinstance(quick, Quick):
@@ -96,7 +100,7 @@ cdef class Shared:
             raise ValueError("body_bytes_max is out of range")
         if len(prefix) > MOST_MARK_BYTES:
             raise ValueError(f"prefix has at most {MOST_MARK_BYTES} bytes")
-        if ledger is not None and quick is not None and not (<Quick>quick).notes:
+        if (ledger is not None or gate is not None) and quick is not None and not (<Quick>quick).notes:
             raise ValueError("quick notes nothing")
         self.body_bytes_max = body_bytes_max
         self.connections, self.handed_over, self.answered, self.time = set(), Counter(), 0, 0
@@ -104,6 +108,7 @@ cdef class Shared:
         self.is_this_host, self.soon, self.warm, self.prefix, self.count = is_this_host, soon, warm, prefix, 0
         self.hosts, self.host = set(), b""
         self.ledger, self.unsaved, self.recorded, self.waits = ledger, [], recorded, waits
+        self.gate = gate
 
     def saved(self, durable):
         cdef Connection connection
@@ -145,6 +150,9 @@ cdef class Connection:
     cdef bint paused            # the transport reads nothing
     cdef bytes unsent           # answers whose records are not on the disk yet, and the last of those
     cdef uint64_t last
+    cdef Grant own              # what its client certificate allows, as it was in `generation`
+    cdef bytes thumbprint
+    cdef uint64_t generation
 
     def __init__(self, shared, general):
         if not isinstance(shared, Shared):
@@ -155,6 +163,7 @@ cdef class Connection:
         self.since = self.shared.time
         self.held = 0
         self.ended = self.waiting = self.warmed = self.paused = False
+        self.generation = 0
 
     @property
     def unanswered_bytes(self):
@@ -273,7 +282,7 @@ cdef int _take(Connection self, bytes data) except -1:
             break
         if count == MOST_AT_A_TIME:
             break
-        answered = _answer(shared, data, &found, head, not self.warmed)
+        answered = _answer(self, data, &found, head, not self.warmed)
         if answered == LATER:
             break
         if not answered:
@@ -328,7 +337,7 @@ cdef int _answered(Connection self, int count) except -1:
     return 0
 
 
-cdef int _answer(Shared shared, bytes data, const Head *found, head, bint look_first) except -1:
+cdef int _answer(Connection self, bytes data, const Head *found, head, bint look_first) except -1:
     """Write the response to one request behind the others; False if it is not for the lane to answer; LATER, if its
     records have to be read first: their keys are in `cold`."""
     cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
@@ -336,28 +345,74 @@ cdef int _answer(Shared shared, bytes data, const Head *found, head, bint look_f
     cdef char[MARK_ROOM] marked
     cdef Span body, mark
     cdef Py_ssize_t size = 0
+    cdef Shared shared = self.shared
+    cdef Grant grant = None
+    cdef int64_t now = 0
     if not _is_this_host(shared, text, &found.spans[<int>HOST]):
         return False
     body.at, mark.at = written, <const uint8_t *>marked
     try:
+        if shared.gate is not None:
+            grant, now = _permitted(self, text, &found.spans[<int>TOKEN]), shared.gate.clock()
+            if grant is None or _must_wait(shared.gate, grant, now):
+                return False
         if shared.quick is not None:
             look_first = look_first and shared.quick.looks_first
             size = shared.quick.write_answer(text + found.end, found.length, written, look_first)
             if size == COLD:
                 shared.cold = [PyBytes_FromStringAndSize(<const char *>shared.quick.waiting, RECORD_KEY_BYTES)]
                 return LATER
+            if size and grant is not None and memcmp(shared.quick.facts.caller, grant.code, CODE_BYTES) != 0:
+                return False
         body.length, mark.length = size, _write_mark(shared, text, &found.spans[<int>MARK], marked)
         if size == 0:
             given = PyBytes_FromStringAndSize(marked, mark.length)
-            answer = shared.careful(data, found.end, found.end + found.length, given)
+            answer = shared.careful(data, found.end, found.end + found.length, given, grant)
             body.at, body.length = <const uint8_t *>PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer)
         elif shared.ledger is not None:
             shared.ledger.record(&shared.quick.facts, &body, &mark)
+        if grant is not None:
+            _count(shared, grant, now, size != 0)
     except Exception:
         # Whatever it is, the general server meets it again, and says it.
         return False
-    _write_response(shared, head, &mark, &body)
+    _write_response(shared, head, &mark, &body, grant, now)
     return True
+
+
+cdef Grant _permitted(Connection self, const uint8_t *text, const Request *token):
+    """What the token of a request, or the certificate of its connection, allows; None if that is not to check."""
+    cdef Gate gate = self.shared.gate
+    cdef Grant grant
+    cdef Py_ssize_t size = token.end - token.start - 7
+    if self.generation != gate.generation:
+        self.thumbprint, self.own = gate.of_connection(self.transport)
+        self.generation = gate.generation
+    grant = self.own
+    if token.end:
+        if size < 1 or memcmp(text + token.start, b"Bearer ", 7) != 0:
+            return None
+        grant = gate.known(PyBytes_FromStringAndSize(<const char *>text + token.start + 7, size))
+        if grant is None or PyBytes_GET_SIZE(grant.thumbprint) and grant.thumbprint != self.thumbprint:
+            return None
+        if self.own is not None and self.own.caller != grant.caller:
+            return None
+    if grant is None or not grant.checks or grant.expires_ms <= gate.now_ms:
+        return None
+    return grant
+
+
+cdef inline bint _must_wait(Gate gate, Grant grant, int64_t now) noexcept:
+    return gate.buckets.waits(grant.slot, now) > 0 or gate.buckets.waits_for_misses(grant.slot, now) > 0
+
+
+cdef int _count(Shared shared, Grant grant, int64_t now, bint by_quick) except -1:
+    """Take one inquiry from the caller's bucket, and a miss, if it was one; the careful way counts its own misses."""
+    cdef Gate gate = shared.gate
+    gate.buckets.take(grant.slot, now, 1)
+    if by_quick and shared.quick.facts.verdict == gate.miss_verdict and gate.buckets.miss_some(grant.slot, now, 1):
+        gate.guessed(grant)
+    return 0
 
 
 cdef bint _is_this_host(Shared shared, const uint8_t *text, const Request *span) except -1:
@@ -387,12 +442,20 @@ cdef Py_ssize_t _write_mark(Shared shared, const uint8_t *text, const Request *g
     return append(target, PyBytes_AS_STRING(mark), min(PyBytes_GET_SIZE(mark), MOST_MARK_BYTES)) - target
 
 
-cdef int _write_response(Shared shared, bytes head, const Span *mark, const Span *body) except -1:
+cdef int _write_response(
+    Shared shared, bytes head, const Span *mark, const Span *body, Grant grant, int64_t now
+) except -1:
     cdef char[LENGTH_BYTES] digits
     cdef Py_ssize_t count = write_digits(body.length, digits), head_bytes = PyBytes_GET_SIZE(head)
-    cdef char *start = reserve(&shared.out, head_bytes + MARK_ROOM + MOST_NAME_BYTES + 96 + body.length)
+    cdef Py_ssize_t policy_bytes = 0 if grant is None else PyBytes_GET_SIZE(shared.gate.policy) + MOST_LIMIT_BYTES
+    cdef char *start = reserve(
+        &shared.out, head_bytes + MARK_ROOM + MOST_NAME_BYTES + 96 + policy_bytes + body.length
+    )
     cdef char *target = append(start, PyBytes_AS_STRING(head), head_bytes)
     target = append(target, <const char *>mark.at, mark.length)
+    if grant is not None:
+        target = append(target, PyBytes_AS_STRING(shared.gate.policy), PyBytes_GET_SIZE(shared.gate.policy))
+        target += shared.gate.buckets.write_limit(grant.slot, now, target)
     if shared.ledger is not None:
         target = append(target, b"\r\nShikaku-Receipt: ", 19)
         target += shared.ledger.write_name(shared.ledger.count - 1, target)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ext import ledger_py
+from ext.grants_py import Gate, Grant
 from ext.lane_py import REASONS, frame, response
 from ext.quick_py import Quick
 
@@ -25,7 +26,7 @@ class Shared:
     def __init__(
         self,
         quick: Quick | None,
-        careful: Callable[[bytes, int, int, bytes], bytes],
+        careful: Callable[[bytes, int, int, bytes, Grant | None], bytes],
         head: Callable[[], bytes | None],
         mark: Callable[[bytes], bytes],
         is_this_host: Callable[[str], bool],
@@ -37,7 +38,10 @@ class Shared:
         ledger: ledger_py.Ledger | None = None,
         recorded: Callable[[], object] | None = None,
         waits: bool = True,
+        gate: Gate | None = None,
     ) -> None:
+        if not (gate is None or isinstance(gate, Gate)):
+            raise TypeError(f"gate must be Gate, not {type(gate).__name__}")
         if not (ledger is None or isinstance(ledger, ledger_py.Ledger)):
             raise TypeError(f"ledger must be Ledger, not {type(ledger).__name__}")
         if quick is not None and not isinstance(quick, Quick):
@@ -50,7 +54,7 @@ class Shared:
             raise ValueError("body_bytes_max is out of range")
         if len(prefix) > _MARK_CHARS_MAX:
             raise ValueError(f"prefix has at most {_MARK_CHARS_MAX} bytes")
-        if ledger is not None and quick is not None and not quick.notes:
+        if (ledger is not None or gate is not None) and quick is not None and not quick.notes:
             raise ValueError("quick notes nothing")
         self._connections: set[Any] = set()
         self._handed_over: Counter[str] = Counter()
@@ -70,6 +74,7 @@ class Shared:
         self._unsaved: list[Any] = []
         self._recorded = recorded
         self._waits = waits
+        self._gate = gate
 
     def saved(self, durable: int) -> None:
         sent = 0
@@ -93,24 +98,50 @@ class Shared:
     def handed_over(self) -> Counter[str]:
         return self._handed_over
 
-    def _respond(self, data: bytes, found: tuple[int, int, int, int, int, int], head: bytes) -> bytes | None:
+    def _respond(self, connection: Any, data: bytes, found: Any, head: bytes) -> bytes | None:
         """The response to one request; None if it is not for the lane to answer."""
-        host, host_end, mark, mark_end, body, end = found
+        host, host_end, mark, mark_end, body, end, token, token_end = found
         if not self._is_known(data[host:host_end]):
             return None
+        grant, now = None, 0
         try:
+            if self._gate is not None:
+                grant, now = connection._permitted(data[token:token_end]), self._gate._clock()
+                if grant is None or self._must_wait(grant, now):
+                    return None
             answer = self._quick.answer(data, body, end) if self._quick is not None else None
+            if answer is not None and grant is not None and self._quick.told[0] != grant.caller:  # type: ignore[union-attr]
+                return None
             marked = self._marked(data[mark:mark_end])
+            by_quick = answer is not None
             if answer is None:
-                answer = self._careful(data, body, end, marked)
+                answer = self._careful(data, body, end, marked, grant)
             elif self._ledger is not None:
                 self._ledger.append_answer(self._quick, answer, marked)
+            if grant is not None:
+                self._count_one(grant, now, by_quick)
         except Exception:
             # Whatever it is, the general server meets it again, and says it.
             return None
+        if self._gate is not None and grant is not None:
+            marked += self._gate._policy + self._gate.buckets.limit(grant.slot, now)
         if self._ledger is not None:
             marked += b"\r\nShikaku-Receipt: " + self._ledger.name(self._ledger.entries - 1)
         return response(head, marked, answer)
+
+    def _must_wait(self, grant: Grant, now: int) -> bool:
+        assert self._gate is not None
+        buckets = self._gate.buckets
+        return buckets.wait(grant.slot, now) > 0 or buckets.miss_wait(grant.slot, now) > 0
+
+    def _count_one(self, grant: Grant, now: int, by_quick: bool) -> None:
+        """Take one inquiry from the caller's bucket, and a miss, if it was one."""
+        gate = self._gate
+        assert gate is not None
+        gate.buckets.charge(grant.slot, now, 1)
+        missed = by_quick and self._quick is not None and self._quick.told[1] == gate._miss_verdict
+        if missed and gate.buckets.miss(grant.slot, now, 1):
+            gate._guessed(grant)
 
     def _is_known(self, given: bytes) -> bool:
         if given in self._hosts:
@@ -146,6 +177,9 @@ class Connection:
         self._paused = False
         self._unsent: bytes | None = None
         self._last = 0
+        self._own: Grant | None = None
+        self._thumbprint = b""
+        self._generation = 0
 
     @property
     def unanswered_bytes(self) -> int:
@@ -223,7 +257,7 @@ class Connection:
         answers: list[bytes] = []
         head = shared._head()
         reason = "" if head is not None else "draining"
-        found: tuple[int, int, int, int, int, int] | int = 0
+        found: tuple[int, int, int, int, int, int, int, int] | int = 0
         while head is not None and at < len(data):
             found = frame(data, at, shared._body_bytes_max)
             if isinstance(found, int):
@@ -231,7 +265,7 @@ class Connection:
                 break
             if len(answers) == REQUESTS_AT_A_TIME:
                 break
-            answer = shared._respond(data, found, head)
+            answer = shared._respond(self, data, found, head)
             if answer is None:
                 # The general server forgets whole requests if one that comes with them in one piece cannot be read.
                 reason, whole = "refused", found[5] - at
@@ -264,6 +298,26 @@ class Connection:
             shared._soon(self.go_on, _OTHERS_FIRST)
         elif self._ended and not self._held:
             self.close()
+
+    def _permitted(self, header: bytes) -> Grant | None:
+        """What the token of a request, or the certificate of this connection, allows; None if that is not to check."""
+        gate = self._shared._gate
+        assert gate is not None
+        if self._generation != gate.generation:
+            self._thumbprint, self._own = gate._of_connection(self._transport)
+            self._generation = gate.generation
+        grant = self._own
+        if header:
+            if not header.startswith(b"Bearer ") or len(header) == 7:
+                return None
+            grant = gate.find(header[7:])
+            if grant is None or (grant.thumbprint and grant.thumbprint != self._thumbprint):
+                return None
+            if self._own is not None and self._own.caller != grant.caller:
+                return None
+        if grant is None or not grant.checks or grant.expires_ms <= gate.now_ms:
+            return None
+        return grant
 
     def _hold(self, reason: int) -> None:
         self._pause()

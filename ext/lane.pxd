@@ -31,6 +31,7 @@ cdef enum Known:
     MARK
     CONNECTION
     AGENT
+    TOKEN
     KNOWN_COUNT
     ANYWHERE
     UNKNOWN

@@ -8,7 +8,7 @@ else is for the general server, which alone decides what is wrong with it.
         found = frame(data, at, body_bytes_max)
         if isinstance(found, int):
             ...  # more bytes are needed, or REASONS[found] says why the lane cannot take it
-        host, host_end, mark, mark_end, body, end = found
+        host, host_end, mark, mark_end, body, end, token, token_end = found
         transport.write(response(head, mark_of_ours, answer_to(data[body:end])))
         at = end
 """
@@ -22,12 +22,12 @@ REASONS: Final[tuple[str, ...]]
 """Why a request is left to the general server, by the numbers that `frame` returns; the first one stands for none.
 The last three are ext/connection's: the request cannot be answered with 200, the process stops, the body is late."""
 
-def frame(data: bytes, start: int, body_bytes_max: int) -> tuple[int, int, int, int, int, int] | int:
+def frame(data: bytes, start: int, body_bytes_max: int) -> tuple[int, int, int, int, int, int, int, int] | int:
     """The request that begins at `start`.
 
-    Returns: offsets of the value of Host, of the value of X-Request-ID (both 0 if it has none) and of the body; or a
-        number: more than 0, a reason; 0, the head is not there as a whole; less than 0, the head is, and that many
-        bytes in all from `start` are needed.
+    Returns: offsets of the value of Host, of the value of X-Request-ID (both 0 if it has none), of the body, and of the
+        value of Authorization (both 0 if it has none); or a number: more than 0, a reason; 0, the head is not there as
+        a whole; less than 0, the head is, and that many bytes in all from `start` are needed.
     Raises: TypeError, ValueError if start is not within data.
     """
 

@@ -53,7 +53,7 @@ def frame(data, start, body_bytes_max):
         return first - head.end - head.length
     return (
         head.spans[<int>HOST].start, head.spans[<int>HOST].end, head.spans[<int>MARK].start, head.spans[<int>MARK].end,
-        head.end, head.end + head.length,
+        head.end, head.end + head.length, head.spans[<int>TOKEN].start, head.spans[<int>TOKEN].end,
     )
 
 
@@ -115,6 +115,7 @@ cdef int read_head(const uint8_t *text, Py_ssize_t start, Py_ssize_t size, Head 
         return -1
     head.seen, head.length = 0, 0
     head.spans[<int>MARK].start = head.spans[<int>MARK].end = 0
+    head.spans[<int>TOKEN].start = head.spans[<int>TOKEN].end = 0
     at = start + LINE_BYTES
     while True:
         found = <const uint8_t *>memchr(text + at, c"\n", limit - at)
@@ -231,6 +232,8 @@ cdef int _known(const uint8_t *name, Py_ssize_t size) noexcept nogil:
             return ANYWHERE
         return MARK if _is_folded(name, size, b"x-request-id", 12) else UNKNOWN
     if size == 13:
+        if _is_folded(name, size, b"authorization", 13):
+            return TOKEN
         return ANYWHERE if _is_folded(name, size, b"content-range", 13) else UNKNOWN
     if size == 14:
         if _is_folded(name, size, b"content-length", 14):

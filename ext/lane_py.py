@@ -25,7 +25,16 @@ REASONS: Final = (
 )
 _LINE, _SIZE, _FORM, _REPEATED, _MISSING, _SPECIAL, _TYPE, _LENGTH, _BODY = range(1, 10)
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~]*?)[ \t]*")
-_KNOWN: Final = (b"host", b"content-length", b"content-type", b"accept", b"x-request-id", b"connection", b"user-agent")
+_KNOWN: Final = (
+    b"host",
+    b"content-length",
+    b"content-type",
+    b"accept",
+    b"x-request-id",
+    b"connection",
+    b"user-agent",
+    b"authorization",
+)
 _ANYWHERE: Final = {
     b"transfer-encoding",
     b"content-encoding",
@@ -47,7 +56,7 @@ _ANYWHERE: Final = {
 _ACCEPTED: Final = (b"*/*", b"application/json")
 
 
-def frame(data: bytes, start: int, body_bytes_max: int) -> tuple[int, int, int, int, int, int] | int:
+def frame(data: bytes, start: int, body_bytes_max: int) -> tuple[int, int, int, int, int, int, int, int] | int:
     _check(data, "data")
     for value, name in ((start, "start"), (body_bytes_max, "body_bytes_max")):
         if not isinstance(value, int):
@@ -95,7 +104,8 @@ def frame(data: bytes, start: int, body_bytes_max: int) -> tuple[int, int, int, 
     body = end + 1
     if len(data) < body + length:
         return start - body - length
-    return *spans[b"host"], *spans.get(b"x-request-id", (0, 0)), body, body + length
+    marked, token = (spans.get(name, (0, 0)) for name in (b"x-request-id", b"authorization"))
+    return *spans[b"host"], *marked, body, body + length, *token
 
 
 def _reason(name: bytes, value: bytes) -> int:

@@ -39,15 +39,19 @@ class Many:
     """
 
     def __init__(self, quick: Quick, ledger: Ledger | None = None, verdicts: Sequence[bytes] = ()) -> None: ...
-    def answer_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
+    def answer_lines(
+        self, data: bytes, start: int, careful: _Careful, mark: bytes = b"", caller: bytes = b""
+    ) -> tuple[bytes, int, int]:
         """Answer whole lines of NDJSON, each an inquiry as of a single check, up to the first blank or too long one.
 
-        Args: mark: the request's, for the record.
+        Args: mark: the request's, for the record; caller: whose inquiries alone are answered here, if it is given.
         Returns: the answers, a line each; where to go on; how many lines were answered.
         Raises: TypeError, ValueError for arguments that cannot be; what `careful` and Quick's callables raise.
         """
 
-    def verdict_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
+    def verdict_lines(
+        self, data: bytes, start: int, careful: _Careful, mark: bytes = b"", caller: bytes = b""
+    ) -> tuple[bytes, int, int]:
         """As answer_lines, in short: of each inquiry only what can be said, from memory, and the name of its receipt.
 
         Raises: ValueError without `verdicts`; as answer_lines.

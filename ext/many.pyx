@@ -98,26 +98,26 @@ cdef class Many:
         PyMem_Free(self.answers)
         discard(&self.out)
 
-    def answer_lines(self, data, start, careful, mark=b""):
+    def answer_lines(self, data, start, careful, mark=b"", caller=b""):
         cdef Py_ssize_t at = _first(data, start)
         cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
         cdef int count, done
         cdef Asked asked
-        _set_asked(&asked, mark, b"", 0)
+        _set_asked(&asked, mark, caller, 0)
         count = _take_lines(self, text, PyBytes_GET_SIZE(data), &at)
         done = _answer(self, count, ordinary.NO_DAY, True, careful, b"\n", &asked)
         if done < count:
             at = self.items[done].text - text
         return _told(self), at, done
 
-    def verdict_lines(self, data, start, careful, mark=b""):
+    def verdict_lines(self, data, start, careful, mark=b"", caller=b""):
         cdef Py_ssize_t at = _first(data, start)
         cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
         cdef int count, done
         cdef Asked asked
         if not self.verdicts:
             raise ValueError("no verdicts were given")
-        _set_asked(&asked, mark, b"", 0)
+        _set_asked(&asked, mark, caller, 0)
         count = _take_lines(self, text, PyBytes_GET_SIZE(data), &at)
         done = _say(self, count, careful, &asked)
         if done < count:
@@ -237,6 +237,8 @@ cdef int _answer(
     cdef bytes answer
     many.out.used = many.told = many.written = 0
     _read(many, count, as_of, lines)
+    if lines and asked.caller.length:
+        _keep_own(many, count, &asked.caller)
     if not _look_up(many, count) or not _write(many, count, separator[0]):
         for position in range(count):
             many.items[position].stage = CAREFUL
@@ -271,6 +273,8 @@ cdef int _say(Many many, int count, careful, const Asked *asked) except -1:
         item = &many.items[position]
         if item.stage != CAREFUL:
             item.asked.verdict_only, item.stage = True, FROM_MEMORY
+    if asked.caller.length:
+        _keep_own(many, count, &asked.caller)
     if not _look_up(many, count):
         for position in range(count):
             many.items[position].stage = CAREFUL
@@ -292,6 +296,20 @@ cdef int _say(Many many, int count, careful, const Asked *asked) except -1:
         _append(many, PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer))
         _append(many, b"\n", 1)
     return count
+
+
+cdef int _keep_own(Many many, int count, const Span *caller) except -1:
+    """Whoever asks in another's name is told so the careful way."""
+    cdef int position
+    cdef Item *item
+    for position in range(count):
+        item = &many.items[position]
+        if item.stage != CAREFUL and (
+            item.asked.institution.length != caller.length
+            or memcmp(item.asked.institution.at, caller.at, caller.length) != 0
+        ):
+            item.stage = CAREFUL
+    return 0
 
 
 cdef int _set_asked(Asked *asked, bytes mark, bytes caller, int purpose) except -1:

@@ -31,22 +31,24 @@ class Many:
         if lengths and not (len(lengths) == SAYINGS_COUNT and max(lengths) <= _VERDICT_BYTES_MAX):
             raise ValueError(f"verdicts must be none, or {SAYINGS_COUNT} of at most {_VERDICT_BYTES_MAX} bytes")
 
-    def answer_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
-        lines = _lines(data, start)
-        answers = self._answers(
-            lines, careful, lambda line: self._recorded(self._quick.answer(line, 0, len(line)), mark, {})
-        )
+    def answer_lines(
+        self, data: bytes, start: int, careful: _Careful, mark: bytes = b"", caller: bytes = b""
+    ) -> tuple[bytes, int, int]:
+        lines = _lines(data, start, caller)
+        answers = self._answers(lines, careful, lambda line: self._recorded(self._own(line, caller), mark, {}))
         return _joined(answers, lines, start)
 
-    def verdict_lines(self, data: bytes, start: int, careful: _Careful, mark: bytes = b"") -> tuple[bytes, int, int]:
-        lines = _lines(data, start)
+    def verdict_lines(
+        self, data: bytes, start: int, careful: _Careful, mark: bytes = b"", caller: bytes = b""
+    ) -> tuple[bytes, int, int]:
+        lines = _lines(data, start, caller)
         if not self._verdicts:
             raise ValueError("no verdicts were given")
-        return _joined(self._answers(lines, careful, lambda line: self._said(line, mark)), lines, start)
+        return _joined(self._answers(lines, careful, lambda line: self._said(line, mark, caller)), lines, start)
 
-    def _said(self, line: bytes, mark: bytes) -> bytes | None:
+    def _said(self, line: bytes, mark: bytes, caller: bytes) -> bytes | None:
         saying = self._quick._saying_of(line)
-        if saying is None:
+        if saying is None or (caller and self._quick.told[0] != caller):
             return None
         said = self._verdicts[saying]
         if self._ledger is None:
@@ -55,6 +57,11 @@ class Many:
         return said + self._ledger.name(
             self._ledger.append(**{**facts, "kind": facts["kind"] + 2}, body=said, mark=mark)
         )
+
+    def _own(self, line: bytes, caller: bytes) -> bytes | None:
+        """The answer, unless it was asked for in another's name than the caller's."""
+        answer = self._quick.answer(line, 0, len(line))
+        return None if caller and self._quick.told[0] != caller else answer
 
     def cold_lines(self, data: bytes, start: int) -> list[bytes]:
         # In plain Python all is in memory, as far as anybody says.
@@ -130,7 +137,7 @@ class Many:
         return answers
 
 
-def _lines(data: bytes, start: int) -> list[bytes]:
+def _lines(data: bytes, start: int, caller: bytes) -> list[bytes]:
     """Whole lines from `start` on: at most a block, up to one that is blank or too long."""
     if not isinstance(data, bytes):
         raise TypeError(f"data must be bytes, not {type(data).__name__}")
@@ -138,6 +145,8 @@ def _lines(data: bytes, start: int) -> list[bytes]:
         raise TypeError(f"start must be int, not {type(start).__name__}")
     if not 0 <= start <= len(data):
         raise ValueError("start is not within data")
+    if len(caller) > _CALLER_BYTES:
+        raise ValueError(f"caller has at most {_CALLER_BYTES} bytes")
     lines: list[bytes] = []
     at = start
     while len(lines) < ITEMS_MAX and at - start < BLOCK_BYTES_MAX and (end := data.find(b"\n", at)) >= 0:

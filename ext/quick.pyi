@@ -58,6 +58,10 @@ class Quick:
     def notes(self) -> bool:
         """As given."""
 
+    @property
+    def told(self) -> tuple[bytes, int]:
+        """Who asked for the answer that was given last, and the number of its verdict; needs `notes`."""
+
     def answer(self, data: bytes, start: int, stop: int) -> bytes | None:
         """The answer to the check in `data[start:stop]`, if both are ordinary.
 

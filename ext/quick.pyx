@@ -76,6 +76,10 @@ cdef class Quick:
             self.advices[saying] = _span(self.words[saying][1])
             self.verdicts[saying] = self.words[saying][2]
 
+    @property
+    def told(self):
+        return PyBytes_FromStringAndSize(<const char *>self.facts.caller, CALLER_BYTES).rstrip(b"\0"), self.facts.verdict
+
     def answer(self, data, start, stop):
         cdef uint8_t[ordinary.MOST_ANSWER_BYTES] target
         cdef Py_ssize_t size = _write_part(self, data, start, stop, target, False)

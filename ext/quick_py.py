@@ -64,6 +64,10 @@ class Quick:
     def notes(self) -> bool:
         return self._notes
 
+    @property
+    def told(self) -> tuple[bytes, int]:
+        return self._facts.get("caller", b""), self._facts.get("verdict", 0)
+
     def cold_key(self, data: bytes, start: int, stop: int) -> bytes | None:
         # In plain Python all is in memory, as far as anybody says.
         self.answer(data, start, stop)

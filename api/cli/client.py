@@ -79,12 +79,12 @@ def check_client(config: Config, **options: Any) -> Client:
     """The check port of the server that runs on the data folder, else of the one that the settings name."""
     state = _running(config)
     port = state.check_port if state else config.port
-    return Client(config.host, port, context=check_context(config), **options)
+    return Client(config.reached_at, port, context=check_context(config), **options)
 
 
 def check_context(config: Config) -> ssl.SSLContext | None:
     """TLS as the check port speaks it, if it does. Raises ConfigError; CommandError if it lets no such client in."""
-    if config.tls_client_ca is not None:
+    if config.tls_client_ca is not None and config.tls_client == "required":
         # Else it would be told that no server answers.
         detail = "the check port lets in only clients with a certificate (tls_client_ca), and this command has none"
         raise CommandError(Exit.UNREACHABLE, "server.unreachable", detail)
@@ -94,7 +94,7 @@ def check_context(config: Config) -> ssl.SSLContext | None:
 def registry_client(config: Config, **options: Any) -> Client:
     """The registry port, likewise."""
     state = _running(config)
-    return Client(config.host, state.registry_port if state else config.registry_port_or_next, **options)
+    return Client(config.registry_host, state.registry_port if state else config.registry_port_or_next, **options)
 
 
 def query(path: str, **parameters: object) -> str:

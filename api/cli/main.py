@@ -16,6 +16,7 @@ from api.cli import (
     fsck,
     import_feeds,
     init,
+    institutions,
     insurers,
     load,
     people,
@@ -59,6 +60,7 @@ app.command()(serve.serve)
 app.command("import")(import_feeds.import_feeds)
 app.command()(load.load)
 app.add_typer(insurers.app, name="insurers")
+app.add_typer(institutions.app, name="institutions")
 app.command()(check.check)
 app.command()(status.status)
 app.command()(fsck.fsck)

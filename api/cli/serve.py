@@ -24,8 +24,8 @@ def serve(
 ) -> None:
     """Serve checks and the registry until SIGTERM or Ctrl-C, which drain.
 
-    Callers are not authenticated yet, so only the loopback is listened on. SIGHUP renews the workers one by one.
-    A process that dies is restarted at once; connections wait meanwhile.
+    Unless the settings say `callers = known`, everybody on the loopback is answered, and nobody else is listened to.
+    SIGHUP renews the workers one by one. A process that dies is restarted at once; connections wait meanwhile.
 
     Example: shikaku serve --port 8443 --workers 2
     """
@@ -47,7 +47,7 @@ def run(config: Config) -> int:
 
     # Read by numpy's BLAS when it is loaded: its threads would make every later fork unsafe.
     os.putenv("OPENBLAS_NUM_THREADS", "1")
-    from api import openapi, registry, tls, worker
+    from api import gate, openapi, registry, tls, worker
     from api.exits import say
     from api.supervisor import Supervisor
     from engine import keys
@@ -56,6 +56,7 @@ def run(config: Config) -> int:
     if config.audit != "off" and not config.audit_key_file.exists():
         keys.create_signing(config.audit_key_file)  # of a store from before there was an audit log
     context = tls.server_context(config)
+    gate.prepare(config, secrets)
     for name in ("check", "registry"):
         openapi.document(name)  # remembered, so that no restarted process spends its first 20 ms on it
     supervisor = Supervisor(

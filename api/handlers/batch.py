@@ -20,9 +20,10 @@ from aiohttp import hdrs, web
 from msgspec import structs
 
 from api import problems
-from api.handlers.checks import Answerer
+from api.handlers.checks import Answerer, require_own
 from api.handlers.http import (
     CSV,
+    GRANT,
     JSON,
     NDJSON,
     REQUEST_ID,
@@ -42,9 +43,13 @@ from engine.errors import BodyTooLargeError, InputError, ShikakuError
 from engine.records import Inquiry
 from engine.verification import Verifier
 from ext import many
+from ext.grants import Gate, Grant
 
 _Careful = Callable[[bytes], bytes | None]
-_Block = Callable[[bytes, int, _Careful, bytes], tuple[bytes, int, int]]
+_Block = Callable[[bytes, int, _Careful, bytes, bytes], tuple[bytes, int, int]]
+_PACE_SECONDS: Final = 1.0
+_MISS: Final = b'"verdict":"NOT_FOUND"'
+_SHORT_MISS: Final = b"NOT_FOUND,"
 _WRITE_BYTES: Final = 256 * 1024
 """Answers are sent on when this much has collected."""
 
@@ -88,6 +93,7 @@ class Batches:
         self._whole = _Way(self._many.answer_lines, self._careful, self._error)
         self._short = _Way(self._many.verdict_lines, self._said, self._short_error)
         self._cold = answerer.cold
+        self._gate = answerer.gate
         self._turnstile = Turnstile()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -106,16 +112,22 @@ class Batches:
         outline = BatchOutline(await collect_body(request, limits.BATCH_BODY_BYTES_MAX))
         await self._exhaust(outline.walk())
         context = self._reader.batch(outline.head)
+        meter = _Meter(self._gate, request.get(GRANT))
+        if meter.grant is not None:
+            require_own(meter.grant, context.institution.encode())
         response = await self._begin(request, JSON)
         out = _Out(response, self._recorder)
         mark = response.headers[REQUEST_ID].encode()
         position = 0
         while position < len(outline.items):
+            await meter.turn()
+            first = position
             if not context.warnings and days.AS_OF_MIN <= context.as_of <= days.AS_OF_MAX:
                 await self._warm(self._many.cold_items, outline.body, outline.items, position, context.as_of)
             async with self._turnstile.slice() as until:
                 with told_plainly():
                     part, position = self._answer_items(outline, context, position, until, mark)
+            meter.count(position - first, part)
             await out.write(part)
         await out.write(b"]}" if outline.items else b'{"items":[]}')
         await out.end()
@@ -179,15 +191,19 @@ class Batches:
         mark = response.headers[REQUEST_ID].encode()
         lines = Lines()
         way = self._whole if form == NDJSON else self._short
+        meter = _Meter(self._gate, request.get(GRANT))
         try:
             while not lines.ended:
                 lines.feed(await read_chunk(request))
                 while lines.waiting:
+                    await meter.turn()
+                    given = lines.given
                     if way is self._whole:
                         await self._warm(lines.cold_keys, self._many)
                     async with self._turnstile.slice() as until:
                         with told_plainly():
-                            part = self._answer_lines(lines, until, mark, way)
+                            part = self._answer_lines(lines, until, mark, way, meter.grant)
+                    meter.count(lines.given - given, part, _MISS if way is self._whole else _SHORT_MISS)
                     if part:
                         await out.write(part)
                 if lines.given > limits.BATCH_LINES_MAX:
@@ -199,13 +215,14 @@ class Batches:
         await out.end()
         return response
 
-    def _answer_lines(self, lines: Lines, until: int, mark: bytes, way: _Way) -> bytes:
+    def _answer_lines(self, lines: Lines, until: int, mark: bytes, way: _Way, grant: Grant | None) -> bytes:
         """Answer lines until none is waiting, the slice is over or enough has collected."""
         parts: list[bytes] = []
         size = 0
-        careful = partial(self._line, mark=mark, way=way)
+        careful = partial(self._line, mark=mark, way=way, grant=grant)
+        caller = b"" if grant is None else grant.caller
         while size < _WRITE_BYTES:
-            part = lines.answer(way.block, _until(until, careful), mark)
+            part = lines.answer(way.block, _until(until, careful), mark, caller)
             if part:
                 size += len(part)
                 parts.append(part)
@@ -223,9 +240,12 @@ class Batches:
                 break
         return b"".join(parts)
 
-    def _line(self, body: bytes, mark: bytes, way: _Way) -> bytes:
+    def _line(self, body: bytes, mark: bytes, way: _Way, grant: Grant | None) -> bytes:
         try:
-            return way.careful(mark, *self._reader.inquiry(body))
+            own_id, inquiry = self._reader.inquiry(body)
+            if grant is not None:
+                require_own(grant, inquiry.institution.encode())
+            return way.careful(mark, own_id, inquiry)
         except ShikakuError as error:
             return way.error(body, error)
 
@@ -269,6 +289,39 @@ class Batches:
         self._desk.note(error)
         mark = reading.id_of(body) if len(body) <= limits.BATCH_LINE_BYTES_MAX else None
         return writing.item_error(mark, problems.problem(error))
+
+
+class _Meter:
+    """Takes a batch's items from its caller's buckets, and slows it down when they are empty.
+
+    A batch that has begun is not refused: its items wait, at the rate at which single checks would be let in.
+    """
+
+    def __init__(self, gate: Gate | None, grant: Grant | None) -> None:
+        self._gate = gate
+        self.grant = grant
+        self._first = True
+
+    async def turn(self) -> None:
+        """Wait until there is an inquiry left to be made."""
+        if self._gate is None or self.grant is None:
+            return
+        buckets = self._gate.buckets
+        while True:
+            now = clock.monotonic_ns()
+            wait = max(buckets.wait(self.grant.slot, now), buckets.miss_wait(self.grant.slot, now))
+            if not wait:
+                return
+            await asyncio.sleep(min(wait / 1e9, _PACE_SECONDS))
+
+    def count(self, items: int, answers: bytes, miss: bytes = _MISS) -> None:
+        """Take what was answered; the first was taken with the request."""
+        if self._gate is None or self.grant is None:
+            return
+        taken, self._first = max(0, items - self._first), self._first and not items
+        self._gate.buckets.charge(self.grant.slot, clock.monotonic_ns(), taken)
+        # Quotes within a value are escaped: nothing else in an answer looks like this.
+        self._gate.missed(self.grant, answers.count(miss))
 
 
 class _Out:
@@ -341,11 +394,11 @@ class Lines:
             return b""
         return self._counted(self._buffer[start:end] if end - start <= limits.BATCH_LINE_BYTES_MAX else TOO_LONG)
 
-    def answer(self, block: _Block, careful: _Careful, mark: bytes) -> bytes:
+    def answer(self, block: _Block, careful: _Careful, mark: bytes, caller: bytes = b"") -> bytes:
         """The answers to the next whole lines, a line each; none if the next is for `take`."""
         if self._skipping or self.given + many.ITEMS_MAX > limits.BATCH_LINES_MAX:
             return b""
-        answers, self._offset, count = block(self._buffer, self._offset, careful, mark)
+        answers, self._offset, count = block(self._buffer, self._offset, careful, mark, caller)
         self.given += count
         return answers
 

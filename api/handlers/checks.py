@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from api.handlers.http import (
+    GRANT,
     JSON,
     REQUEST_ID,
     Desk,
@@ -22,11 +23,15 @@ from api.handlers.http import (
 from api.recorder import Recorder
 from api.wire import quick, reading, writing
 from engine import limits
+from engine.errors import CallerMismatchError
+from engine.records import VERDICT_CODES, Verdict
 from engine.verification import Verifier
+from ext.grants import Gate, Grant
 
 THREADS: Final = 16
 """How many records are waited for at the same time."""
 PATH: Final = "/v1/eligibility/check"
+_MISS: Final = VERDICT_CODES[Verdict.NOT_FOUND]
 
 
 class Answerer:
@@ -40,34 +45,56 @@ class Answerer:
         *,
         looks_first: bool = False,
         recorder: Recorder | None = None,
+        gate: Gate | None = None,
     ) -> None:
+        self.gate = gate
         self._verifier = verifier
-        self.quick = quick.quick_way(verifier, looks_first=looks_first, notes=recorder is not None)
+        notes = recorder is not None or gate is not None
+        self.quick = quick.quick_way(verifier, looks_first=looks_first, notes=notes)
         self.cold = Cold(verifier.touch) if looks_first else None
         self.recorder = recorder
         self._quick = self.quick.answer
         self._reader = reader
         self._writer = writer
 
-    def answer(self, data: bytes, mark: bytes) -> tuple[bytes, bytes | None]:
+    def answer(self, data: bytes, mark: bytes, grant: Grant | None = None) -> tuple[bytes, bytes | None]:
         """The answer to a check, and the name of its receipt. Raises InputError, RecordCorruptError and the like.
 
-        Args: mark: of the request, for the record.
+        Args: mark: of the request, for the record; grant: of its caller, in whose own name alone it may be.
         """
         body = self._quick(data, 0, len(data))
         if body is None:
-            return self._careful(data, mark)
+            return self._careful(data, mark, grant)
+        if grant is not None:
+            institution, verdict = self.quick.told
+            require_own(grant, institution)
+            if verdict == _MISS:
+                self._missed(grant)
         return body, None if self.recorder is None else self.recorder.record_quick(self.quick, body, mark)
 
-    def careful(self, data: bytes, start: int, stop: int, mark: bytes) -> bytes:
+    def careful(self, data: bytes, start: int, stop: int, mark: bytes, grant: Grant | None) -> bytes:
         """The same for what the quick way has no answer to; here, its receipt is the last one."""
-        return self._careful(data[start:stop], mark)[0]
+        return self._careful(data[start:stop], mark, grant)[0]
 
-    def _careful(self, data: bytes, mark: bytes) -> tuple[bytes, bytes | None]:
+    def _missed(self, grant: Grant) -> None:
+        if self.gate is not None:
+            self.gate.missed(grant, 1)
+
+    def _careful(self, data: bytes, mark: bytes, grant: Grant | None) -> tuple[bytes, bytes | None]:
         own_id, inquiry = self._reader.inquiry(data)
+        if grant is not None:
+            require_own(grant, inquiry.institution.encode())
         answer = self._verifier.check(inquiry)
         body = self._writer.answer(inquiry, answer, own_id)
+        if grant is not None and answer.verdict is Verdict.NOT_FOUND:
+            self._missed(grant)
         return body, None if self.recorder is None else self.recorder.record(inquiry, answer, body, mark)
+
+
+def require_own(grant: Grant, institution: bytes) -> None:
+    """Raise CallerMismatchError unless an inquiry is in its caller's own name."""
+    if grant.caller != institution:
+        raise CallerMismatchError("an institution asks in its own name only", field="institution")
 
 
 class Cold:
@@ -103,7 +130,7 @@ def check(desk: Desk, answerer: Answerer) -> Handler:
             if answerer.cold is not None:
                 await answerer.cold.wait(answerer.quick.cold_key(body, 0, len(body)))
             mark = desk.mark(request.headers.get(REQUEST_ID))
-            told, receipt = answer(body, mark)
+            told, receipt = answer(body, mark, request.get(GRANT))
             if recorder is not None:
                 await recorder.saved()
             return desk.answer(request, told, mark, receipt)

@@ -22,6 +22,7 @@ from api import problems
 from engine import clock, identifiers, limits
 from engine.errors import AuditUnavailableError, BodyTooLargeError, CorruptionError, StartingError, StorePoisonedError
 from ext import lane
+from ext.grants import Gate, Grant
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,6 +41,8 @@ RECEIPT: Final = "Shikaku-Receipt"
 _RECEIPT_HEADER: Final = f"\r\n{RECEIPT}: ".encode()
 _FIXED_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "shikaku"}
 
+GRANT: Final = web.RequestKey("grant", Grant)
+"""Where a request has what its caller may do (ext/grants), if callers are known."""
 _ACCEPTING_ALL: Final = (None, "*/*", JSON)
 
 log = logging.getLogger("shikaku.api")
@@ -74,6 +77,8 @@ class Desk:
         self._prefix_bytes = secrets.token_hex(6).encode()
         self._count = itertools.count(1)
         self._head = b""
+        self.gate: Gate | None = None
+        """Who may ask, if that is asked: answers then say how much their callers have left."""
 
     def request_id(self, request: web.BaseRequest) -> str:
         """The caller's X-Request-ID if it may be repeated, else one of ours."""
@@ -106,6 +111,8 @@ class Desk:
             if receipt is not None:
                 response.headers[RECEIPT] = receipt.decode()
             return response
+        if self.gate is not None and (grant := request.get(GRANT)) is not None:
+            mark += self.gate.headers(grant)
         if receipt is not None:
             mark += _RECEIPT_HEADER + receipt
         return WrittenResponse(lane.response(self.head(), mark, body))
@@ -156,7 +163,11 @@ class Desk:
 
     def headers(self, request: web.BaseRequest, content_type: str) -> dict[str, str]:
         """Headers of every response: answers are about people and must not be kept by anything on the way."""
-        return {"Content-Type": content_type, **_FIXED_HEADERS, REQUEST_ID: self.request_id(request)}
+        found = {"Content-Type": content_type, **_FIXED_HEADERS, REQUEST_ID: self.request_id(request)}
+        if self.gate is not None and (grant := request.get(GRANT)) is not None:
+            lines = self.gate.headers(grant).decode("ascii").strip().split("\r\n")
+            found.update((name, value) for name, _, value in (line.partition(": ") for line in lines))
+        return found
 
     def problem(self, request: web.BaseRequest, error: BaseException) -> web.Response:
         """The response that an error becomes; what is not ours is logged by its class only."""

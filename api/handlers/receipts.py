@@ -14,9 +14,10 @@ from typing import Final
 
 from aiohttp import web
 
-from api.handlers.http import Desk, require_accepted
+from api.handlers.http import GRANT, Desk, require_accepted
 from engine import limits
 from engine.audit import receipt
+from engine.audit.entry import decode
 from engine.audit.log import LogReader
 from engine.errors import AuditMissingError, AuditRangeError, AuditUnavailableError, ReceiptUnknownError
 
@@ -40,15 +41,19 @@ class Receipts:
         """Answer with the receipt as a text."""
         require_accepted(request, TEXT)
         slot, index = _place(request.match_info["id"])
-        text = await self.receipt(slot, index)
+        grant = request.get(GRANT)
+        text = await self.receipt(slot, index, None if grant is None or grant.who.sees_all else grant.who.id)
         return self._desk.respond(request, text, content_type=f"{TEXT}; charset=utf-8")
 
-    async def receipt(self, slot: int, index: int) -> bytes:
-        """A receipt. Raises ReceiptUnknownError, AuditUnavailableError, AuditDamagedError."""
+    async def receipt(self, slot: int, index: int, caller: str | None = None) -> bytes:
+        """A receipt. If a caller is given, only of its own: what is another's looks like what is not there.
+
+        Raises ReceiptUnknownError, AuditUnavailableError, AuditDamagedError.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT_SECONDS
         while True:
-            text = await loop.run_in_executor(self._thread, self._made, slot, index)
+            text = await loop.run_in_executor(self._thread, self._made, slot, index, caller)
             if text is not None:
                 return text
             if loop.time() >= until:
@@ -62,10 +67,12 @@ class Receipts:
             reader.close()
         self._readers.clear()
 
-    def _made(self, slot: int, index: int) -> bytes | None:
+    def _made(self, slot: int, index: int, caller: str | None) -> bytes | None:
         """A receipt; None if no checkpoint covers the entry yet."""
         reader = self._reader(slot)
         if index >= reader.size and index >= reader.refresh():
+            raise _unknown()
+        if caller is not None and all(decode(one).caller != caller for one in reader.entries(index, index + 1)):
             raise _unknown()
         try:
             return receipt.make(reader, index)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,11 +25,12 @@ from engine import limits
 from engine.audit.entry import Entry, decode
 from engine.audit.log import LogReader
 from ext import lane
-from tests.support import api, streams
+from tests.support import api, known, streams
 
 REQUESTS = int(os.environ.get("LANE_REQUESTS", "20000"))
 REQUESTS_IN_CI = 200_000
 RECORDED = 4_000
+KNOWN = 6_000
 IN_A_STREAM = 8
 
 
@@ -39,14 +40,19 @@ def built(tmp_path: Path) -> Iterator[api.Engine]:
         yield engine
 
 
-async def compare(built: api.Engine, seeds: range, requests: int) -> tuple[int, dict[str, int]]:
-    """Send streams both ways. Returns how many requests the lane answered, and why it handed over."""
+async def compare(
+    built: api.Engine, seeds: range, requests: int, shown: Sequence[bytes] = ()
+) -> tuple[int, dict[str, int]]:
+    """Send streams both ways. Returns how many requests the lane answered, and why it handed over.
+
+    Args: shown: lines of Authorization, the first of them the good one.
+    """
     runners = [Runner(app) for app in (built.check_app, built.general_app)]
     for runner in runners:
         await runner.setup()
     for seed in seeds:
         chance = random.Random(seed)
-        pieces = streams.cut(chance, streams.stream(chance, requests))
+        pieces = streams.cut(chance, streams.stream(chance, requests, shown))
         await _same(runners, pieces, seed)
     shared = runners[0].server._lane  # type: ignore[union-attr]
     for runner in runners:
@@ -77,6 +83,29 @@ def _comparable(entry: Entry) -> Entry:
     """The entry without a mark that we made."""
     ours = streams.is_our_mark(entry.request_id.encode())
     return msgspec.structs.replace(entry, request_id="ours") if ours else entry
+
+
+def test_the_lane_agrees_where_callers_are_known(tmp_path: Path) -> None:
+    """Tokens that are good, bad, over, of others, or not there; both record the same of the same callers."""
+    settings = {"callers": "known", "audit": "strict", "rate_burst": 100_000, "misses_burst": 10_000}
+    with api.engine(tmp_path, **settings) as built:
+        shown = known.headers(built)
+        answered, reasons = asyncio.run(compare(built, range(KNOWN // IN_A_STREAM), IN_A_STREAM, shown))
+        assert answered > KNOWN / 20 and reasons["refused"] > KNOWN / 100
+        logs = []
+        for slot in (0, 1):
+            with LogReader(built.settings.audit_dir / str(slot)) as log:
+                logs.append([_comparable(decode(one)) for one in log.entries(0, log.size)])
+    assert len(logs[0]) >= answered and logs[0] == logs[1]
+    assert {one.caller for one in logs[0]} == {api.INSTITUTION}
+
+
+def test_every_token_alone(tmp_path: Path) -> None:
+    with api.engine(tmp_path, callers="known", rate_burst=100_000, misses_burst=10_000) as built:
+        shown = [[], *([one] for one in known.headers(built))]
+        shown += [[one, one] for (one,) in shown[1:]] + [[shown[1][0], one] for (one,) in shown[2:]]
+        several = [[streams.request(body, more=more) + streams.END] for more in shown for body in streams.BODIES[:3]]
+        asyncio.run(alone(built, several))
 
 
 @pytest.mark.long

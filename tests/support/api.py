@@ -20,6 +20,7 @@ from aiohttp import web
 
 from api.app import SWITCH, Runner, check_app, registry_app
 from api.commit import Commits
+from api.gate import Keeper, open_keeper
 from api.recorder import open_recorder
 from engine import config, keys, store
 from engine.clock import Clock
@@ -27,6 +28,7 @@ from engine.index import IndexReader
 from engine.ingest.registry import FeedReceipt, Registry
 from engine.records import Insurer
 from engine.recovery import index_directory
+from engine.register import RegisterWriter
 from engine.store import StoreReader
 from engine.verification import Verifier
 
@@ -175,6 +177,8 @@ class Served:
     receipt: FeedReceipt
     commits: Commits
     settings: config.Config
+    keepers: list[Keeper | None]
+    register: RegisterWriter | None
 
 
 class _Loop:
@@ -214,6 +218,9 @@ class Engine:
     receipt: FeedReceipt
     commits: Commits
     settings: config.Config
+    keepers: list[Keeper | None]
+    """Who may ask, with the lane and without it, if callers are to be known."""
+    register: RegisterWriter | None
 
 
 @contextmanager
@@ -244,11 +251,25 @@ def engine(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iter
     index = IndexReader.attach(directory, store_id=records.store_id, key_id=secrets.key_id)
     verifier = Verifier(index, records, secrets, Clock(chosen.clock_fixed_ms))
     commits = Commits(registry)
+    keepers: list[Keeper | None] = []
+    callers: RegisterWriter | None = None
     try:
         without_lane = msgspec.structs.replace(chosen, express_lane=False)
-        checks = [check_app(verifier, one, open_recorder(one, secrets, verifier)) for one in (chosen, without_lane)]
-        yield Engine(*checks, registry_app(commits, registry, chosen), registry, receipt, commits, chosen)
+        ways = (chosen, without_lane)
+        if chosen.callers == "known":
+            callers = RegisterWriter(chosen.callers_dir, key_id=secrets.key_id)
+        keepers += [open_keeper(one, secrets, directory / "callers") for one in ways]
+        checks = [
+            check_app(verifier, one, open_recorder(one, secrets, verifier), keeper)
+            for one, keeper in zip(ways, keepers, strict=True)
+        ]
+        yield Engine(
+            *checks, registry_app(commits, registry, chosen), registry, receipt, commits, chosen, keepers, callers
+        )
     finally:
+        for one in (*keepers, callers):
+            if one is not None:
+                one.close()
         commits.close()
         index.close()
         records.close()
@@ -266,7 +287,17 @@ def served(folder: Path, rows: list[str] | None = None, **settings: Any) -> Iter
             check, general, registry = (
                 Port(number, app, loop.loop) for (_, number), app in zip(started, apps, strict=True)
             )
-            yield Served(check, general, registry, built.registry, built.receipt, built.commits, built.settings)
+            yield Served(
+                check,
+                general,
+                registry,
+                built.registry,
+                built.receipt,
+                built.commits,
+                built.settings,
+                built.keepers,
+                built.register,
+            )
         finally:
             for runner, _ in started:
                 loop.run(runner.cleanup())

@@ -191,13 +191,20 @@ def mutated(chance: random.Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def stream(chance: random.Random, requests: int) -> bytes:
-    """Some requests one behind the other, the early ones mostly canonical, and END."""
-    made = []
+def stream(chance: random.Random, requests: int, shown: Sequence[bytes] = ()) -> bytes:
+    """Some requests one behind the other, the early ones mostly canonical, and END.
+
+    Args: shown: lines that say who asks: mostly the first of them is sent.
+    """
+    made: list[bytes] = []
     for _ in range(requests):
         share = chance.random()
         usual = BODIES[:7] if share < 0.5 else BODIES
-        made.append(request(chance.choice(usual)) if share < 0.65 else odd_request(chance))
+        one = request(chance.choice(usual)) if share < 0.65 else odd_request(chance)
+        if shown and chance.random() < 0.95:
+            line = shown[0] if chance.random() < 0.9 else chance.choice(shown)
+            one = one.replace(b"\r\nContent-Type", b"\r\n" + line + b"\r\nContent-Type", 1)
+        made.append(one)
     return b"".join(made) + END
 
 
@@ -314,8 +321,8 @@ def _answers(written: bytes, closed: bool) -> tuple[list[Answer], bool, bytes]:
             break
         status, *lines = head.split(b"\r\n")
         headers = {(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)}
-        # Each way has a log of its own.
-        headers = {(name, b"" if name == b"shikaku-receipt" else value) for name, value in headers}
+        # Each way has a log of its own, and finds in the buckets what the other has left.
+        headers = {(name, b"" if name in (b"shikaku-receipt", b"ratelimit") else value) for name, value in headers}
         length = next((int(value) for name, value in headers if name == b"content-length"), 0)
         kept = frozenset((name, value) for name, value in headers if name != b"date" and not _ours(name, value))
         found.append(Answer(status, kept, rest[:length]))

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ext import connection_py, ledger_py
+from ext import connection_py, grants_py, ledger_py
 from tests.support import ledgers, streams
 from tests.support.outcomes import compiled, outcome
 
-connection = compiled("connection")
+connection, grants = compiled("connection"), compiled("grants")
 SEEDS = st.integers(0, 2**32)
 
 
@@ -66,11 +66,15 @@ class General:
 class Run:
     """One form of a connection, with everything around it."""
 
-    def __init__(self, form: ModuleType, tls: bool = False, ledger: Any = None) -> None:
+    def __init__(self, form: ModuleType, tls: bool = False, ledger: Any = None, known: bool = False) -> None:
         self.log: list[Any] = []
         self.ledger = ledger
         self.due: list[tuple[Any, ...]] = []
         self.draining = False
+        self.grants = grants if form is connection else grants_py
+        self.certified = 0
+        self.clock = 10**9
+        self.gate = self.make_gate() if known else None
         self.shared = form.Shared(
             None,
             self.careful,
@@ -83,12 +87,52 @@ class Run:
             body_bytes_max=300,
             ledger=ledger,
             recorded=lambda: self.log.append("recorded"),
+            gate=self.gate,
         )
         self.transport = Transport(self.log, tls)
         self.connection = form.Connection(self.shared, lambda: General(self.log))
         self.connection.connection_made(self.transport)
 
-    def careful(self, data: bytes, start: int, stop: int, mark: bytes) -> bytes:
+    def make_gate(self) -> Any:
+        rate, misses = (10**9, 20), (10**9, 6)
+        buckets = self.grants.Buckets(bytearray(4 * 32), rate=rate, misses=misses, quiet_ns=10**9)
+        return self.grants.Gate(
+            self.admit,
+            self.of_connection,
+            lambda: self.clock,
+            lambda grant: self.log.append(("guessed", grant.caller)),
+            buckets,
+            b"\r\nRateLimit: r=",
+            miss_verdict=4,
+            tokens_max=2,
+        )
+
+    def admit(self, token: bytes) -> Any:
+        self.log.append(("admit", token))
+        made = {
+            b"a": (b"a", 0, 5, b"", True),
+            b"a2": (b"a", 0, 9, b"", True),
+            b"b": (b"b", 1, 50, b"", True),
+            b"bound": (b"b", 1, 50, b"t" * 32, True),
+            b"idle": (b"c", 2, 50, b"", False),
+            b"nowhere": (b"d", 4, 50, b"", True),
+        }.get(token)
+        return made and self.grants.Grant(*made, token)
+
+    def of_connection(self, transport: Any) -> Any:
+        assert transport is self.transport
+        self.log.append(("certificate", self.certified))
+        return [
+            (b"", None),
+            (b"t" * 32, None),
+            (b"t" * 32, self.grants.Grant(b"b", 1, 50, b"t" * 32, True, None)),
+            (b"u" * 32, self.grants.Grant(b"a", 0, 3, b"u" * 32, True, None)),
+        ][self.certified]
+
+    def careful(self, data: bytes, start: int, stop: int, mark: bytes, grant: Any) -> bytes:
+        if grant is not None:
+            self.log.append(("careful", grant.caller))
+            self.gate.missed(grant, data[start:stop] == b"{}")
         if b"!" in data[start:stop]:
             raise ValueError("refused")
         if self.ledger is not None:
@@ -124,6 +168,12 @@ def do(run: Run, step: str, given: Any) -> None:
     elif step == "time":
         run.shared.time += given
         one.look(8, 4, 2)
+    elif step == "clock" and run.gate is not None:
+        run.clock += given * 10**9
+        run.gate.now_ms += given
+    elif step == "register" and run.gate is not None:
+        run.certified = given
+        run.gate.forget()
     elif step == "drain":
         run.draining = True
     elif step == "eof" and not run.transport.closing:
@@ -176,6 +226,26 @@ def test_both_do_the_same(seed: int) -> None:
         for run in runs:
             do(run, step, given_)
         assert runs[0].state() == runs[1].state()
+
+
+@given(SEEDS)
+def test_both_do_the_same_where_callers_are_known(seed: int) -> None:
+    chance = random.Random(seed)
+    runs = [Run(form, known=True) for form in (connection, connection_py)]
+    others = [*OTHERS, *[("clock", n) for n in (0, 1, 1, 2, 5, 30)], *[("register", n) for n in (0, 1, 2, 3)]]
+    for _ in range(chance.choice((1, 4, 12))):
+        more = [b"Authorization: " + chance.choice(SHOWN)] if chance.random() < 0.8 else []
+        data = streams.request(chance.choice((b"{}", b"{ }", b"!")), more=more) * chance.choice((1, 1, 2, 5))
+        for step, given_ in (("data", data), *(chance.choice(others) for _ in range(chance.choice((0, 1, 3))))):
+            for run in runs:
+                do(run, step, given_)
+            assert runs[0].state() == runs[1].state()
+
+
+SHOWN = [b"Bearer a"] * 8 + [
+    b"Bearer a2", b"Bearer b", b"Bearer bound", b"Bearer idle", b"Bearer nowhere", b"Bearer x", b"bearer a", b"Bearer",
+    b"Basic a", b"Bearer  a", b"Bearer\ta", b"Bearer a b",
+]  # fmt: skip
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,7 +19,7 @@ OURS = ("api", "engine", "ext", "loadtest", "benchmarks", "tests")
 MAY_IMPORT = {
     "ext": {"ext", "numpy"},
     "engine": {"engine", "ext", "numpy", "lmdb", "msgspec", "cryptography"},
-    "api": {"api", "engine", "aiohttp", "msgspec", "uvloop", "typer", "rich", "ext", "loadtest"},
+    "api": {"api", "engine", "aiohttp", "msgspec", "uvloop", "typer", "rich", "ext", "loadtest", "cryptography"},
 }
 """Packages beside the standard library. msgspec, typer and rich carry the API's types and its command line."""
 NEVER = {"engine": {"asyncio", "aiohttp", "uvloop"}, "api": {"lmdb", "mmap"}, "loadtest": {"engine", "api", "ext"}}
@@ -29,6 +29,9 @@ ENGINE_ORDER = [
     ["days", "config", "durable", "shm", "children"],
     ["records"],
     ["identifiers", "keys"],
+    ["callers"],
+    ["register", "assertions", "tokens"],
+    ["replays", "revocations"],
     ["audit.entry", "audit.merkle"],
     ["audit.frames", "audit.notes"],
     ["audit.segments"],
@@ -52,11 +55,12 @@ the registry opens by recovering, and recovering publishes what a feed left to p
 """
 
 OWNERS = {
-    "lmdb": {"engine/store.py"},
+    "lmdb": {"engine/store.py", "engine/register.py", "engine/replays.py"},
     "mmap": {"engine/shm.py"},
     "uvloop": {"api/serving.py"},
 }
-"""Modules that only their owner imports. uvloop: serving runs the loop of the worker and of the registry."""
+"""Modules that only their owners import. lmdb: an owner for each kind of environment (records; callers; assertions that
+came, in memory), which have no file in common. uvloop: serving runs the loop of the worker and of the registry."""
 
 LEDGER_TWIN = "ext/ledger_py.py"
 """Says in Python what ext/ledger.h does, which is the one that runs: an append of its own, with its own clock."""
@@ -88,9 +92,9 @@ CALL_OWNERS = {
 """Things done in one place. ext chooses its form before there are settings; `serve` tells numpy's BLAS, before numpy is
 loaded, to start no threads that a fork would lose; loadtest has its own clock, because it imports nothing of ours."""
 
-LANE_AND_WIRE = ("api/lane", "api/wire/", "api/handlers/", "api/recorder.py", "api/cli/version.py")
+LANE_AND_WIRE = ("api/lane", "api/gate.py", "api/wire/", "api/handlers/", "api/recorder.py", "api/cli/version.py")
 """Where api may call ext itself: handlers cut a batch into its items with ext.frame; what the quick way has answered is
-recorded by ext.ledger; `version` prints the form."""
+recorded by ext.ledger; what callers may do is remembered by ext.grants; `version` prints the form."""
 
 
 def files(package: str) -> list[Path]:

@@ -33,16 +33,17 @@ def run(data: bytes) -> None:
         at = found[5]
 
 
-def check(received: bytes, at: int, most: int, found: tuple[int, int, int, int, int, int] | int) -> None:
+def check(received: bytes, at: int, most: int, found: tuple[int, int, int, int, int, int, int, int] | int) -> None:
     """Nothing lies outside of what was received, and the frame is that of a request."""
     if isinstance(found, int):
         assert found < len(lane.REASONS)
         assert found >= 0 or len(received) - at < -found <= lane.HEAD_BYTES_MAX + most
         return
-    host, host_end, mark, mark_end, body, end = found
+    host, host_end, mark, mark_end, body, end, token, token_end = found
     assert received.startswith(lane.REQUEST_LINE, at)
     assert at + len(lane.REQUEST_LINE) < host < host_end < body < end <= len(received)
     assert (mark, mark_end) == (0, 0) or at + len(lane.REQUEST_LINE) < mark < mark_end < body
+    assert (token, token_end) == (0, 0) or at + len(lane.REQUEST_LINE) < token < token_end < body
     assert received[body - 4 : body] == b"\r\n\r\n" and body - at <= lane.HEAD_BYTES_MAX and end - body <= most
 
 
