@@ -6,15 +6,15 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from api import instance
 from api.instance import ServerState
 from engine import durable
-from engine.errors import StoreLockedError, StoreMissingError
+from engine.errors import StoreLockedError, StoreMissingError, StorePoisonedError
 
 STATE = ServerState("127.0.0.1", 8443, 8444, os.getpid(), 2, [3, 4], 1_700_000_000_000)
 
@@ -65,29 +65,24 @@ def test_without_a_data_folder_there_is_nothing_to_lock(tmp_path: Path) -> None:
         instance.hold_lock(tmp_path / "absent")
 
 
-def test_a_sweep_of_unfinished_files_does_not_lose_the_state(tmp_path: Path) -> None:
-    """A registry that recovers deletes unfinished files; the supervisor's was once among them."""
-    stop = threading.Event()
+@pytest.mark.parametrize("sweeps", range(4))
+def test_a_sweep_of_unfinished_files_does_not_lose_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweeps: int
+) -> None:
+    """A registry that recovers deletes unfinished files; the supervisor's was once among them. There are three tries."""
+    write_new, left = durable._write_new, [sweeps]
 
-    def sweep() -> None:
-        while not stop.is_set():
-            durable.remove_leftovers(tmp_path)
-            time.sleep(0.002)
+    def written_and_swept(*given: Any) -> None:
+        write_new(*given)
+        if left[0]:
+            left[0] -= 1
+            assert durable.remove_leftovers(tmp_path) == 1
 
-    sweeping = threading.Thread(target=sweep)
-    sweeping.start()
-    try:
-        written = sum(_written(tmp_path) for _ in range(50))
-    finally:
-        stop.set()
-        sweeping.join()
-    assert written > 40, "three tries each, against a sweep that hardly pauses"
-
-
-def _written(folder: Path) -> bool:
-    try:
-        instance.write_state(folder, STATE)
-    except Exception as error:
-        assert type(error).__name__ == "StorePoisonedError"
-        return False
-    return instance.read_state(folder) == STATE
+    monkeypatch.setattr(durable, "_write_new", written_and_swept)
+    if sweeps < 3:
+        instance.write_state(tmp_path, STATE)
+        assert instance.read_state(tmp_path) == STATE
+    else:
+        with pytest.raises(StorePoisonedError):
+            instance.write_state(tmp_path, STATE)
+        assert instance.read_state(tmp_path) is None
