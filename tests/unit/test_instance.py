@@ -69,7 +69,7 @@ def test_without_a_data_folder_there_is_nothing_to_lock(tmp_path: Path) -> None:
 def test_a_sweep_of_unfinished_files_does_not_lose_the_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweeps: int
 ) -> None:
-    """A registry that recovers deletes unfinished files; the supervisor's was once among them. There are three tries."""
+    """A registry that recovers deletes unfinished files; the supervisor's was once among them: it has three tries."""
     write_new, left = durable._write_new, [sweeps]
 
     def written_and_swept(*given: Any) -> None:
